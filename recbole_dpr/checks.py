@@ -1,0 +1,112 @@
+"""Options that contradict each other or the protocol: refused before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recbole.evaluator import metric_types
+
+from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.files import properties_dir, read_yaml
+from recbole_dpr.options import is_number
+
+# Figures of a ranking that this package adds to RecBole's.
+OWN_METRICS = ("satisfied", "violation")
+
+
+def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Check the layered options of a run, before RecBole completes them.
+
+    Parameters
+    ----------
+    options
+        All layers.
+    defaults
+        The layers of the property files alone.
+
+    Raises
+    ------
+    DPRError
+        Naming the options by their exact names.
+    """
+    for name in ("nproc", "world_size"):
+        if is_number(options.get(name)) and options[name] > 1:
+            raise DPRError(
+                f"{name}={options[name]}: training in more than one process is not supported yet; "
+                f"leave {name} out"
+            )
+    for name in ("prompt_fields", "item_text_fields"):
+        if not all(isinstance(entry, str) for entry in options[name]):
+            raise DPRError(f"{name} takes names of columns, not {options[name]!r}")
+    if options["promptable"] and options.get("loss_type") != defaults.get("loss_type"):
+        raise DPRError(
+            f"loss_type={options['loss_type']} is not for DPR, whose loss is a cross entropy over "
+            "the whole catalogue; leave loss_type out"
+        )
+    given = [name for name in ("backbone_checkpoint", "checkpoint", "resume") if options[name]]
+    if len(given) > 1:
+        raise DPRError(f"{' and '.join(given)} contradict each other; give one of them")
+    _check_protocol(options)
+    _check_task_mix(options["task_mix"])
+    _check_metrics(options)
+
+
+def _check_protocol(options: Mapping[str, Any]) -> None:
+    protocol = read_yaml(properties_dir() / "overall.yaml")["eval_args"]
+    for name, value in options["eval_args"].items():
+        if name not in protocol:
+            raise DPRError(f"eval_args has no entry {name!r}{did_you_mean(name, protocol)}")
+        fixed = protocol[name]
+        if value not in (fixed, {"valid": fixed, "test": fixed}):
+            raise DPRError(
+                f"eval_args: {name} must be {fixed!r}, not {value!r}: the figures of the steering "
+                "tasks are defined for that protocol only"
+            )
+    if not options["repeatable"]:
+        raise DPRError("repeatable must be True for sequential models")
+
+
+def _check_task_mix(mix: Mapping[str, Any]) -> None:
+    kinds = read_yaml(properties_dir() / "model" / "DPR.yaml")["task_mix"]
+    for kind, share in mix.items():
+        if kind not in kinds:
+            raise DPRError(
+                f"task_mix has no kind {kind!r}{did_you_mean(kind, kinds)}; "
+                f"its kinds are {', '.join(kinds)}"
+            )
+        if not is_number(share) or share < 0:
+            raise DPRError(f"task_mix: {kind} takes a number >= 0, not {share!r}")
+    if not sum(mix.values()):
+        raise DPRError("task_mix must have a share above 0")
+
+
+def _check_metrics(options: Mapping[str, Any]) -> None:
+    metrics, topk = options["metrics"], options["topk"]
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    topk = topk if isinstance(topk, list) else [topk]
+    if not metrics:
+        raise DPRError("metrics must name at least one metric, such as NDCG")
+    for metric in metrics:
+        if not isinstance(metric, str) or metric.lower() not in metric_types:
+            raise DPRError(
+                f"unknown metric {metric!r} in metrics{did_you_mean(str(metric), NAMES)}"
+            )
+    if not topk or not all(type(k) is int and k >= 1 for k in topk):
+        raise DPRError(f"topk takes whole numbers >= 1, not {options['topk']!r}")
+    right = {metric.lower() for metric in metrics}
+    for name in ("valid_metric", *(f"stage{n}_valid_metric" for n in (1, 2, 3))):
+        value = options[name]
+        if value is None:
+            continue
+        parts = re.fullmatch(r"([A-Za-z]+)@([0-9]+)", value)
+        allowed = right if name == "valid_metric" else {*right, *OWN_METRICS}
+        if not parts or parts[1].lower() not in allowed or int(parts[2]) not in topk:
+            example = f"{metrics[0]}@{topk[0]}"
+            raise DPRError(
+                f"{name} takes one of metrics at one of topk, such as {example}, not {value!r}"
+            )
+
+
+NAMES = ("Recall", "MRR", "NDCG", "Hit", "Precision", "MAP")

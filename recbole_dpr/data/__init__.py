@@ -1,0 +1,1 @@
+"""Histories, item attributes and prompts."""

@@ -1,0 +1,94 @@
+"""Batches of stage 2: items with their values, and made prompts where the reader is trained too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.text import TextEncoder
+
+PASSES = 10  # over the catalogue per epoch: one pass is over sooner than a validation
+
+
+@dataclass(frozen=True)
+class AlignmentBatch:
+    """Items, and optionally encoded prompts with their intents.
+
+    Parameters
+    ----------
+    items : LongTensor ``[n]``
+    states : Tensor ``[B, T, D]``
+    mask : BoolTensor ``[B, T]``
+    include, exclude : BoolTensor ``[B, V]``
+    """
+
+    items: Tensor
+    states: Tensor | None = None
+    mask: Tensor | None = None
+    include: Tensor | None = None
+    exclude: Tensor | None = None
+
+    def to(self, device: torch.device) -> AlignmentBatch:
+        """The batch on another device, as RecBole's trainer asks for it."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if v is not None}
+        return replace(self, **moved)
+
+
+class AlignmentLoader:
+    """Yields the catalogue `PASSES` times, in an order that depends on (seed, epoch) alone.
+
+    Parameters
+    ----------
+    n_items : int
+        Padding item included, which is never yielded.
+    batch_size, seed : int
+    prompts : PromptTable, optional
+        Made prompts, each of which an epoch sees once.
+    encoder : TextEncoder
+        Frozen, so that every prompt is encoded once.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        batch_size: int,
+        seed: int,
+        prompts: PromptTable | None,
+        encoder: TextEncoder,
+    ) -> None:
+        self.n_items, self.batch_size, self.seed = n_items - 1, batch_size, seed
+        self._prompts: tuple[Tensor, ...] | None = None
+        if prompts is not None:
+            states, mask = encoder.token_states(prompts.texts[1:])
+            self._prompts = (states, mask, prompts.include[1:], prompts.exclude[1:])
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of one epoch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        n_prompts = len(self._prompts[0]) if self._prompts else 0
+        self._items = torch.from_numpy(
+            np.concatenate([1 + rng.permutation(self.n_items) for _ in range(PASSES)])
+        )
+        self._rows = torch.from_numpy(rng.permutation(n_prompts))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._items) / self.batch_size)
+
+    def __iter__(self) -> Iterator[AlignmentBatch]:
+        rows = self._rows.tensor_split(len(self))
+        for items, asked in zip(self._items.split(self.batch_size), rows, strict=True):
+            batch = AlignmentBatch(items)
+            if self._prompts is not None:
+                states, mask, include, exclude = (x[asked] for x in self._prompts)
+                longest = int(mask.sum(dim=1).max())
+                batch = AlignmentBatch(
+                    items, states[:, :longest], mask[:, :longest], include, exclude
+                )
+            yield batch

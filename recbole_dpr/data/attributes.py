@@ -1,0 +1,121 @@
+"""Which item has which attribute value, and what an intent therefore allows and forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureType
+from torch import Tensor
+
+from recbole_dpr.errors import DPRError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The values that may be prompted for, and the items that have them.
+
+    Parameters
+    ----------
+    values : list of str
+        The values as they stand in the data ("Sci-Fi"), by index 0..V-1.
+    fields : list of str
+        The column that each value comes from.
+    matrix : BoolTensor ``[n_items, V]``
+        Row 0 is the padding item, which has none.
+    """
+
+    values: list[str]
+    fields: list[str]
+    matrix: Tensor
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, fields: Sequence[str]) -> Attributes:
+        """Read `fields` of the item features of a built RecBole data set.
+
+        Raises
+        ------
+        DPRError
+            If there is no field to prompt for, no such column, or no value in any of them.
+        """
+        if not fields:
+            raise DPRError(
+                f"no attribute to prompt for is named for {dataset.dataset_name}: set prompt_fields, "
+                f"e.g. --prompt_fields=[genre]; its item columns are {item_columns(dataset)}"
+            )
+        values: list[str] = []
+        sources: list[str] = []
+        columns = []
+        for field in fields:
+            ids = attribute_ids(dataset, field)
+            tokens = dataset.field2id_token[field]
+            has = np.zeros((dataset.item_num, len(tokens)), dtype=bool)
+            has[np.arange(len(ids))[:, None], ids] = True
+            used = np.flatnonzero(has.any(axis=0))
+            used = used[used != 0]  # 0 pads a short list, or stands for a missing value
+            values += [str(tokens[i]) for i in used]
+            sources += [field] * len(used)
+            columns.append(has[:, used])
+        matrix = torch.from_numpy(np.concatenate(columns, axis=1))
+        matrix[0] = False
+        if not values:
+            raise DPRError(f"no item of {dataset.dataset_name} has a value in {list(fields)}")
+        return cls(values, sources, matrix)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def allowed(self, include: Tensor, exclude: Tensor) -> Tensor:
+        """Items with any wanted value (where any is wanted) and no unwanted one.
+
+        Parameters
+        ----------
+        include, exclude : BoolTensor ``[batch, V]``
+
+        Returns
+        -------
+        BoolTensor ``[batch, n_items]``
+        """
+        wanted = self._has_any(include) | ~include.any(dim=1, keepdim=True)
+        return wanted & ~self.forbidden(exclude)
+
+    def forbidden(self, exclude: Tensor) -> Tensor:
+        """Items with any unwanted value, bool ``[batch, n_items]``."""
+        return self._has_any(exclude)
+
+    def _has_any(self, values: Tensor) -> Tensor:
+        matrix = self.matrix.to(values.device)
+        return values.float() @ matrix.float().T > 0
+
+
+def item_columns(dataset: Dataset) -> list[str]:
+    """The columns of the .item file that were loaded, the item id aside."""
+    if dataset.item_feat is None:
+        return []
+    return [column for column in dataset.item_feat.columns if column != dataset.iid_field]
+
+
+def attribute_ids(dataset: Dataset, field: str) -> np.ndarray:
+    """Token ids of a token or token_seq column, ``[n_items, longest list]``, 0 where there is none.
+
+    Raises
+    ------
+    DPRError
+        If the column is not there or holds numbers.
+    """
+    columns = item_columns(dataset)
+    if field not in columns:
+        raise DPRError(
+            f"the items of {dataset.dataset_name} have no column {field!r}"
+            f"{did_you_mean(field, columns)}; they have {columns}"
+        )
+    if dataset.field2type[field] not in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
+        raise DPRError(
+            f"column {field!r} of {dataset.dataset_name} holds numbers; a prompt can only ask for "
+            "values of a token or token_seq column"
+        )
+    ids = dataset.item_feat[field].numpy()
+    return ids[:, None] if ids.ndim == 1 else ids

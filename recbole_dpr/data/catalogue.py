@@ -1,0 +1,102 @@
+"""Catalogue: all that serving needs to know of the items, in one plain json file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_dpr.data.attributes import Attributes
+from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.errors import DPRError
+from recbole_dpr.files import write_text
+
+CATALOGUE_FILE = "items.json"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items by internal id; id 0 is the padding item.
+
+    Parameters
+    ----------
+    item_field : str
+        RecBole's name of the item column.
+    tokens, titles : list of str ``[n_items]``
+    attributes : Attributes
+    readable : list of str ``[V]``
+        What each attribute value is called.
+    """
+
+    item_field: str
+    tokens: list[str]
+    titles: list[str]
+    attributes: Attributes
+    readable: list[str]
+
+    @classmethod
+    def from_dataset(cls, dataset: PromptDataset, readable: list[str]) -> Catalogue:
+        """Take the catalogue out of a built data set."""
+        tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
+        return cls(dataset.iid_field, tokens, dataset.titles, dataset.attributes, readable)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def num(self, field: str) -> int:
+        """Number of items, padding included: RecBole's models ask their data set for it.
+
+        Raises
+        ------
+        DPRError
+            For any other field: such a model needs its data set to be built.
+        """
+        if field != self.item_field:
+            raise DPRError(f"this model needs the column {field!r}, which no run folder holds")
+        return len(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the catalogue as json, whole or not at all."""
+        attributes = self.attributes
+        content = {
+            "item_field": self.item_field,
+            "values": attributes.values,
+            "fields": attributes.fields,
+            "readable": self.readable,
+            "items": [
+                [token, title, row.nonzero()[:, 0].tolist()]
+                for token, title, row in zip(
+                    self.tokens, self.titles, attributes.matrix, strict=True
+                )
+            ],
+        }
+        write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Catalogue:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DPRError
+            If the file is missing, cut off or not what `save` writes.
+        """
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = [str(value) for value in content["values"]]
+            items = content["items"]
+            matrix = torch.zeros(len(items), len(values), dtype=torch.bool)
+            for row, (_, _, has) in enumerate(items):
+                matrix[row, has] = True
+            tokens = [str(token) for token, _, _ in items]
+            titles = [str(title) for _, title, _ in items]
+            fields, readable = list(content["fields"]), list(content["readable"])
+            if not len(fields) == len(readable) == len(values):
+                raise ValueError("values, fields and readable names differ in number")
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
+        attributes = Attributes(values, fields, matrix)
+        return cls(str(content["item_field"]), tokens, titles, attributes, readable)

@@ -1,0 +1,199 @@
+"""PromptDataset: RecBole's SequentialDataset with lazy histories, attributes, texts and prompts."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+from torch import Tensor
+
+from recbole_dpr.compat import process_group_of_one
+from recbole_dpr.data.attributes import Attributes, attribute_ids
+from recbole_dpr.errors import DPRError
+
+ROW_FIELD = "history_row"  # where a target stands in the flat histories
+
+
+class PromptDataset(SequentialDataset):
+    """RecBole's sequential data set, whose interactions may carry a prompt.
+
+    RecBole 1.2.1 materialises one padded list of length L per interaction (N x L numbers per field:
+    gigabytes on ml-1m). Here every user's history is kept once, flat, and the list of an interaction
+    is cut when a batch asks for it; what a batch holds is the same.
+
+    Attributes
+    ----------
+    attributes : Attributes
+        What may be prompted for (option ``prompt_fields``).
+    item_text : list of str ``[n_items]``
+        The columns of option ``item_text_fields``, joined; "" where an item has no text.
+    titles : list of str ``[n_items]``
+        Option ``title_field``, or the item's token.
+    history : dict of str to Tensor ``[n_interactions]``
+        Every loaded interaction field, sorted by user and time.
+    prompt_field : str
+        Option ``PROMPT_ID_FIELD``; 0 in that field is no prompt.
+    """
+
+    def __init__(self, config) -> None:
+        self.prompt_field: str = config["PROMPT_ID_FIELD"]
+        super().__init__(config)
+
+    def _download(self) -> None:
+        try:
+            with process_group_of_one():
+                super()._download()
+        except OSError as error:
+            raise DPRError(
+                f"data set {self.dataset_name} is not in {self.dataset_path} and could not be "
+                f"downloaded ({error}); put its atomic files there or set --data_path"
+            ) from error
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        if os.path.isdir(dataset_path):
+            self._check_columns(os.path.join(dataset_path, f"{token}.inter"))
+        super()._load_data(token, dataset_path)
+
+    def _check_columns(self, path: str) -> None:
+        """Name the file and the column that is missing, where RecBole raises a bare KeyError."""
+        if not os.path.isfile(path):
+            raise DPRError(f"there is no file {path}; a data set needs its interactions there")
+        with open(path, encoding=self.config["encoding"]) as file:
+            columns = [c.split(":")[0] for c in file.readline().strip().split(self._separator)]
+        for option in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+            if self.config[option] not in columns:
+                raise DPRError(
+                    f"{path} has no column {self.config[option]!r} ({option}); it has {columns}: "
+                    f"set --{option}=..."
+                )
+
+    @property
+    def _separator(self) -> str:
+        return self.config["field_separator"]
+
+    def _change_feat_format(self) -> None:
+        super()._change_feat_format()
+        self.attributes = Attributes.from_dataset(self, self.config["prompt_fields"])
+        self.item_text = self._item_strings(self.config["item_text_fields"])
+        title = self.config["title_field"]
+        tokens = [str(token) for token in self.field2id_token[self.iid_field]]
+        self.titles = self._item_strings([title]) if title else tokens
+        without = int((~self.attributes.matrix[1:].any(dim=1)).sum())
+        blank = sum(not text for text in self.item_text[1:])
+        if without or blank:
+            self.logger.info(
+                f"Of {self.item_num - 1} items {without} have no attribute value and {blank} no text: "
+                "a prompt can reach them only by what the training learns of them"
+            )
+
+    def _item_strings(self, fields: list[str]) -> list[str]:
+        """The words of `fields` of every item: "Toy Story. Animation, Children's, Comedy".
+
+        Columns that may be prompted for are lists of values, all others are running text.
+        """
+        parts: list[list[str]] = [[] for _ in range(self.item_num)]
+        for field in fields:
+            tokens = self.field2id_token[field] if field in self.field2id_token else []
+            ids = attribute_ids(self, field)
+            glue = ", " if field in self.config["prompt_fields"] else " "
+            for item in range(1, self.item_num):
+                words = glue.join(str(tokens[i]).replace("_", " ") for i in ids[item] if i)
+                if words:
+                    parts[item].append(words)
+        return [". ".join(part) for part in parts]
+
+    def data_augmentation(self) -> None:
+        """Make one row per target, as RecBole does, but no lists: only where its history stands.
+
+        Source: `SequentialDataset.data_augmentation` of RecBole 1.2.1, which this replaces.
+        """
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        self.history = {field: self.inter_feat[field] for field in self.inter_feat}
+        users = self.history[self.uid_field].numpy()
+        starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+        place = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
+        rows = np.flatnonzero(place > 0)
+        lonely = len(starts) - int((place == 1).sum())
+        if not len(rows):
+            raise DPRError(
+                f"every user of {self.dataset_name} has a single interaction: there is no history to "
+                "learn from"
+            )
+        if lonely:
+            self.logger.warning(
+                f"{lonely} of {len(starts)} users have a single interaction; they have no history and "
+                "take no part"
+            )
+        length = torch.from_numpy(np.minimum(place[rows], self.max_item_list_len))
+        self.inter_feat = self.inter_feat[torch.from_numpy(rows)]
+        extra = {
+            self.item_list_length_field: length,
+            ROW_FIELD: torch.from_numpy(rows),
+            self.prompt_field: torch.zeros(len(rows), dtype=torch.long),
+        }
+        self.inter_feat.update(Interaction(extra))
+        for field in (ROW_FIELD, self.prompt_field):
+            self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def __getitem__(self, index, join: bool = True) -> Interaction:
+        """The interactions at `index`, histories cut to their lists ``[batch, L, ...]``."""
+        interaction = self.inter_feat[index]
+        row = interaction[ROW_FIELD]
+        length = interaction[self.item_list_length_field]
+        for field, values in self.history.items():
+            if field != self.uid_field:
+                list_field = field + self.config["LIST_SUFFIX"]
+                interaction[list_field] = cut(values, row - length, length, self.max_item_list_len)
+        return self.join(interaction) if join else interaction
+
+    def with_prompts(self, rows: Tensor, prompt_ids: Tensor) -> PromptDataset:
+        """The interactions at `rows`, each with its prompt; everything else is shared.
+
+        Parameters
+        ----------
+        rows : LongTensor ``[n]``
+            Rows of this data set.
+        prompt_ids : LongTensor ``[n]``
+            Ids of a `PromptTable`, 0 for no prompt.
+        """
+        interactions = self.inter_feat[rows]
+        interactions.update(Interaction({self.prompt_field: prompt_ids}))
+        return self.copy(interactions)
+
+    def inter_matrix(self, form: str = "coo", value_field: str | None = None):
+        """RecBole's sparse user-item matrix; the first item of a user's history is no target."""
+        first = self.inter_feat[self.inter_feat[self.item_list_length_field] == 1][ROW_FIELD] - 1
+        pairs = {
+            field: torch.cat([self.inter_feat[field], values[first]])
+            for field, values in self.history.items()
+        }
+        return self._create_sparse_matrix(
+            Interaction(pairs), self.uid_field, self.iid_field, form, value_field
+        )
+
+
+def cut(values: Tensor, start: Tensor, length: Tensor, width: int) -> Tensor:
+    """Cut ``values[start : start + length]`` for every row and pad with zeros on the right.
+
+    Parameters
+    ----------
+    values : Tensor ``[n, ...]``
+    start, length : LongTensor ``[batch]``
+    width : int
+        Length of the longest row allowed.
+
+    Returns
+    -------
+    Tensor ``[batch, width, ...]``
+    """
+    step = torch.arange(width)
+    real = step < length[:, None]
+    lists = values[(start[:, None] + step).clamp(max=len(values) - 1)]
+    lists[~real] = 0
+    return lists

@@ -1,0 +1,193 @@
+"""The yaml file of a phrasebook: its grammar, and the checks on what somebody wrote there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from recbole_dpr.errors import DPRError, did_you_mean
+
+PHRASES = ("train", "unseen")
+# What every pattern of a kind must hold. A neutral one may mention a value.
+NEEDED: dict[str, set[str]] = {
+    "positive": {"value"},
+    "negative": {"value"},
+    "compound": {"include", "exclude"},
+    "neutral": set(),
+}
+FORMS = ("name", "alone", "one", "many")
+CHANCES = ("joined", "small_talk", "synonym", "lower", "no_stop", "capital", "typo")
+# {value} {values} {value movie} {a value} {a value movie}, and the same of include and exclude.
+SLOT = re.compile(r"\{(an? )?(value|include|exclude)(?:(?(1)|(s))|( [^{}]+))?\}")
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a value is called, in the four forms that sentences need."""
+
+    name: str  # before a noun: "a [comedy] movie"; a value's readable name
+    alone: str  # "no [comedy] tonight"
+    one: str  # "[a comedy] would be nice"
+    many: str  # "I love [comedies]"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A placeholder of a pattern."""
+
+    side: str  # value, include or exclude
+    article: bool
+    plural: bool
+    noun: str  # " movie"; "" when there is none
+
+    def fill(self, names: Sequence[Name], conjunction: str) -> str:
+        """Write one or several values in the form that the sentence asks for."""
+        if self.noun:
+            phrase = listed([name.name for name in names], conjunction) + self.noun
+            return with_article(phrase) if self.article else phrase
+        form = "one" if self.article else "many" if self.plural else "alone"
+        return listed([getattr(name, form) for name in names], conjunction)
+
+
+class PhraseFile:
+    """The sections of a file, with a message for whatever its writer may have got wrong."""
+
+    def __init__(self, content: Any, source: str) -> None:
+        self._source = source
+        known = ("noun", "names", "sampling", "held_out", *NEEDED)
+        self._sections = self._mapping(content, "the file", known)
+
+    def patterns(self) -> dict[tuple[str, str], list[str]]:
+        """The patterns by (kind, phrases): no frame in two places, no held-out word in train."""
+        found: dict[tuple[str, str], list[str]] = {}
+        homes: dict[str, str] = {}
+        held_out = self._list(self._sections.get("held_out"), "held_out")
+        for kind, needed in NEEDED.items():
+            splits = self._mapping(self._sections.get(kind), kind, PHRASES)
+            for phrases in PHRASES:
+                where = f"{kind}.{phrases}"
+                found[kind, phrases] = self._list(splits.get(phrases), where)
+                if not found[kind, phrases]:
+                    self._fail(f"{where} holds no pattern; write at least one")
+                for pattern in found[kind, phrases]:
+                    entry = f"{where}, {pattern!r}"
+                    self._check_slots(pattern, needed or {"value"}, needed, entry)
+                    home = homes.setdefault(frame(pattern), where)
+                    if home != where:
+                        self._fail(f"{entry}: {home} has the same frame; keep one of them")
+                    words = SLOT.sub(r" \4 ", pattern)
+                    for word in held_out if phrases == "train" else ():
+                        if re.search(rf"\b{re.escape(word)}", words, re.IGNORECASE):
+                            self._fail(f"{entry} holds '{word}', which held_out keeps for unseen")
+        return found
+
+    def names(self, values: Sequence[str]) -> tuple[list[Name], dict[str, list[list[Name]]]]:
+        """The readable name of each value, and its synonyms by split."""
+        noun = {"one": "item", "many": "items"}
+        noun |= self._texts(self._mapping(self._sections.get("noun"), "noun", noun), "noun")
+        known = self._mapping(self._sections.get("names"), "names", None)
+        names: list[Name] = []
+        synonyms: dict[str, list[list[Name]]] = {phrases: [] for phrases in PHRASES}
+        owners: dict[str, int] = {}
+        for index, value in enumerate(values):
+            where = f"names, {value!r}"
+            entry = known.get(value, " ".join(value.replace("_", " ").lower().split()))
+            others: Any = None
+            if not isinstance(entry, str):
+                entry = self._mapping(entry, where, (*FORMS, "synonyms"))
+                others = entry.pop("synonyms", None)
+            names.append(self._name(entry, noun, where))
+            others = self._mapping(others, f"{where}, synonyms", PHRASES)
+            for phrases in PHRASES:
+                written = self._list(others.get(phrases), f"{where}, synonyms.{phrases}")
+                synonyms[phrases].append([self._name(form, noun, where) for form in written])
+            for name in (names[-1], *synonyms["train"][-1], *synonyms["unseen"][-1]):
+                for form in FORMS:
+                    owner = owners.setdefault(getattr(name, form).lower(), index)
+                    if owner != index:
+                        called = getattr(name, form)
+                        self._fail(f"{where} and {values[owner]!r} are both called {called!r}")
+        return names, synonyms
+
+    def sampling(self) -> dict[str, dict[str, float]]:
+        """The chances by split; what is not given is 0."""
+        given = self._mapping(self._sections.get("sampling"), "sampling", PHRASES)
+        chances = {}
+        for phrases in PHRASES:
+            where = f"sampling.{phrases}"
+            found = self._mapping(given.get(phrases), where, CHANCES)
+            for key, chance in found.items():
+                if not isinstance(chance, (int, float)) or not 0 <= chance <= 1:
+                    self._fail(f"{where}.{key} must be a number from 0 to 1, not {chance!r}")
+            chances[phrases] = {key: float(found.get(key, 0)) for key in CHANCES}
+        return chances
+
+    def _name(self, entry: Any, noun: Mapping[str, str], where: str) -> Name:
+        forms = {"name": entry} if isinstance(entry, str) else self._mapping(entry, where, FORMS)
+        if "name" not in forms:
+            self._fail(f"{where} lacks 'name'")
+        name = self._texts(forms, where)["name"]
+        one, many = f"{name} {noun['one']}", f"{name} {noun['many']}"
+        return Name(**{"alone": name, "one": with_article(one), "many": many, **forms})
+
+    def _check_slots(self, pattern: Any, may: set[str], must: set[str], entry: str) -> None:
+        if not isinstance(pattern, str) or not pattern.strip():
+            self._fail(f"{entry} is no text; put it in quotes")
+        held = {match[2] for match in SLOT.finditer(pattern)}
+        if missing := must - held:
+            self._fail(f"{entry} lacks its placeholder {{{min(missing)}}}")
+        if re.search(r"[{}]", SLOT.sub("", pattern)) or held - may:
+            known = " and ".join(f"{{{side}}}" for side in sorted(may))
+            self._fail(f"{entry} has a placeholder that is not a form of {known}")
+
+    def _mapping(self, given: Any, where: str, known: Collection[str] | None) -> dict[str, Any]:
+        given = {} if given is None else given
+        if not isinstance(given, Mapping):
+            self._fail(f"{where} must hold 'key: value' pairs, not a {type(given).__name__}")
+        for key in given:
+            if known is not None and key not in known:
+                self._fail(f"{where} has an unknown key {key!r}{did_you_mean(str(key), known)}")
+        return dict(given)
+
+    def _list(self, given: Any, where: str) -> list[Any]:
+        if not isinstance(given, list | None):
+            self._fail(f"{where} must be a list")
+        return given or []
+
+    def _texts(self, given: dict[str, Any], where: str) -> dict[str, str]:
+        for key, text in given.items():
+            if not isinstance(text, str) or not text.strip():
+                self._fail(f"{where}, {key}: {text!r} is no text; put it in quotes")
+        return given
+
+    def _fail(self, message: str) -> NoReturn:
+        raise DPRError(f"phrasebook {self._source}: {message}")
+
+
+def frame(pattern: str) -> str:
+    """Reduce a pattern to its wording: without case, punctuation and the form of its slots."""
+    return " ".join(re.findall(r"[\w']+", SLOT.sub(r" \2 ", pattern).lower()))
+
+
+def parse(pattern: str) -> tuple[str | Slot, ...]:
+    """Cut a pattern into texts and slots."""
+    pieces: list[str | Slot] = []
+    end = 0
+    for match in SLOT.finditer(pattern):
+        pieces += [pattern[end : match.start()]] * (match.start() > end)
+        article, side, plural, noun = match.groups()
+        pieces.append(Slot(side, bool(article), bool(plural), noun or ""))
+        end = match.end()
+    return (*pieces, pattern[end:])
+
+
+def with_article(phrase: str) -> str:
+    return ("an " if phrase[0].lower() in "aeiou" else "a ") + phrase
+
+
+def listed(words: Sequence[str], conjunction: str) -> str:
+    """Write "a", "a or b", "a, b or c"."""
+    first, last = ", ".join(words[:-1]), words[-1]
+    return f"{first} {conjunction} {last}" if first else last

@@ -1,0 +1,124 @@
+"""Training windows over the users' histories, cut when a batch is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_dpr.data.dataset import ROW_FIELD, PromptDataset, cut
+from recbole_dpr.errors import DPRError
+
+TARGET_LIST = "target_list"
+
+
+class WindowLoader:
+    """Batches of windows in which a causal model is trained on many positions at once.
+
+    A user's targets (every item of the training split but the first) are cut into runs. The first
+    run of an epoch holds a random number of targets, between L - stride + 1 and L; each of the others
+    holds `stride`, the last one what is left. A run becomes a window of the L items that stand before
+    its last target, with a loss at the run's own positions only. So **each target counts exactly
+    once per epoch**, whatever the history's length; all but those of the first run have at least
+    L - stride items of context, as they have in evaluation; and the random first run moves the cuts
+    and the positions from epoch to epoch.
+
+    RecBole's trainer iterates this as it does its own ``TrainDataLoader``. The order and the cuts
+    depend on (seed, epoch) alone: call `set_epoch`, and a resumed run sees what it would have seen.
+
+    Parameters
+    ----------
+    config : RecBole Config
+        Reads ``MAX_ITEM_LIST_LENGTH`` (L), ``window_stride``, ``seed``, ``shuffle``.
+    dataset : PromptDataset
+        The training split.
+    batch_size : int
+        Windows per batch.
+
+    Yields
+    ------
+    Interaction
+        ``user_id [B]``, ``item_id_list [B, L]``, ``item_length [B]`` and ``target_list [B, L]``: the
+        item that follows each position, 0 where there is no loss.
+    """
+
+    def __init__(self, config: Any, dataset: PromptDataset, batch_size: int) -> None:
+        self._dataset = dataset
+        self.config = config
+        self.batch_size = batch_size
+        self.shuffle = bool(config["shuffle"])
+        self.length = config["MAX_ITEM_LIST_LENGTH"]
+        self.stride = min(config["window_stride"], self.length)
+        self.epoch = 0
+        row = dataset.inter_feat[ROW_FIELD].numpy()
+        users = dataset.inter_feat[dataset.uid_field].numpy()
+        first = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+        last = np.r_[first[1:], len(users)] - 1
+        context = dataset.inter_feat[dataset.item_list_length_field].numpy()
+        self._user_start = row[first] - context[first]  # flat row of each user's first item
+        self._first_target, self._last_target = row[first], row[last]
+        if not np.array_equal(self._last_target - self._first_target, last - first):
+            raise DPRError(
+                "the training targets of a user are not consecutive: eval_args must be LS"
+            )
+        self.set_epoch(0)
+
+    @property
+    def dataset(self) -> PromptDataset:
+        """The training split (RecBole's collector reads it)."""
+        return self._dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Cut the windows of one epoch; see the class."""
+        self.epoch = epoch
+        rng = np.random.default_rng((self.config["seed"], epoch))
+        n_targets = self._last_target - self._first_target + 1
+        head = self.length - rng.integers(0, self.stride, len(n_targets))
+        runs = 1 + np.maximum(0, -(-(n_targets - head) // self.stride))
+        user = np.repeat(np.arange(len(runs)), runs)
+        number = np.arange(len(user)) - np.repeat(np.cumsum(runs) - runs, runs)
+        begin = np.where(number == 0, 0, head[user] + (number - 1) * self.stride)
+        end = np.minimum(head[user] + number * self.stride, n_targets[user])
+        self._run = torch.from_numpy(  # flat rows of a run's first and last target, and the window
+            np.stack(
+                [
+                    self._first_target[user] + begin,
+                    self._first_target[user] + end - 1,
+                    np.maximum(
+                        self._user_start[user], self._first_target[user] + end - 1 - self.length
+                    ),
+                ],
+                axis=1,
+            )
+        )
+        order = rng.permutation(len(user)) if self.shuffle else np.arange(len(user))
+        self._order = torch.from_numpy(order)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._order) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for batch in self._order.split(self.batch_size):
+            yield self._window(self._run[batch])
+
+    def _window(self, runs: Tensor) -> Interaction:
+        first, last, start = runs.unbind(dim=1)
+        dataset = self._dataset
+        items = dataset.history[dataset.iid_field]
+        length = last - start
+        targets = cut(items, start + 1, length, self.length)
+        targets[start[:, None] + 1 + torch.arange(self.length) < first[:, None]] = 0
+        list_field = dataset.iid_field + self.config["LIST_SUFFIX"]
+        return Interaction(
+            {
+                dataset.uid_field: dataset.history[dataset.uid_field][last],
+                list_field: cut(items, start, length, self.length),
+                dataset.item_list_length_field: length,
+                TARGET_LIST: targets,
+            }
+        )

@@ -1,0 +1,1 @@
+"""How the recommenders are measured: metrics, compared systems, tasks, report and plots."""

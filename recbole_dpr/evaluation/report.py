@@ -1,0 +1,297 @@
+"""The run folder's pages: report.md for a stranger, examples.md, and the table for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recbole_dpr.evaluation.evaluate import prompted_batch, score_prompted
+from recbole_dpr.evaluation.metrics import average_rank, top_items
+from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
+from recbole_dpr.evaluation.systems import SEES, filter_
+from recbole_dpr.files import write_text
+
+if TYPE_CHECKING:
+    from recbole_dpr.data.dataset import PromptDataset
+    from recbole_dpr.data.prompts import PromptedTask, PromptTable
+
+EXAMPLE_SEED = 2602  # of the draw of examples; never the training seed
+HISTORY = 10  # titles of the history that an example shows
+
+INTRODUCTION = """\
+`{model}` was trained on `{dataset}` (seed {seed}) and then asked to rank the whole catalogue for every
+test user, who is represented by all interactions but the last (leave-one-out). The *target* is that
+last item. A *positive* prompt asks for one attribute value of the target, a *negative* one rules out
+a value that the user's history has and the target lacks, a *compound* one does both; the *standard*
+task has no prompt. All systems answer the same prompts for the same users.
+
+**Read this before comparing:** `filter`, `calibrated_filter` and `post_filter` are told the true
+attributes of every item and exactly which values are meant. `DPR` (where the model is promptable) sees
+nothing but the prompt's text, here in phrases that never occurred in training. `backbone` ignores it.
+
+- `filter`: the backbone's ranking with all allowed items first.
+- `calibrated_filter`: the same after dividing each item's probability by its number of values, which
+  is the best a perfect backbone could do with prompts drawn this way.
+- `post_filter`: only the top of the backbone's ranking is filtered (`post_filter_k` in config.yaml).
+
+NDCG and Recall: higher is better. Satisfied: share of the top {k} that the prompt allows. Violation:
+share of the top {k} that it rules out (lower is better). Ties rank at their average."""
+
+
+ERRORS = """\
+After ± stands the standard error over the users of this one run; it does not include the spread between
+seeds. All systems rank for the same users, so that a difference between two of them is more certain
+than their two errors suggest."""
+
+SEEN = "The same users and wishes, in phrases that training used."
+
+SLICES = """\
+On habit: the prompt's value has at least the median share of its user's history; off habit: less."""
+
+FILES = "All figures: [metrics.json](metrics.json). All settings: [config.yaml](config.yaml)."
+
+EXAMPLES = """\
+Test users drawn by a fixed seed before any score was known; none was picked. ✓ marks the items that
+satisfy the prompt by their true attributes, which a promptable model is not told."""
+
+LEFT_OUT = "Test users for whom a task has no valid prompt (say, a target without attributes):"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One real user with one prompt, and the top k before and after it.
+
+    A line of `before` and `after` is "title (values)", with a ✓ in front where the item's true
+    attributes satisfy the prompt.
+    """
+
+    task: str
+    user: str
+    prompt: str
+    history: list[str]
+    target: str
+    rank_before: float
+    rank_after: float
+    before: list[str]
+    after: list[str]
+
+
+@torch.no_grad()
+def collect_examples(
+    model: Any,
+    tasks: Sequence[PromptedTask],
+    config: Any,
+    dataset: PromptDataset,
+    prompts: PromptTable,
+    *,
+    per_task: int = 2,
+    k: int = 10,
+) -> list[Example]:
+    """Draw `per_task` users of each prompted task and rank for them without and with the prompt.
+
+    The users come from a fixed seed (`EXAMPLE_SEED`), before any score is known, so none is picked
+    for looking good. A plain model has no prompted scores: its "after" is the `filter`. The
+    parameters are those of `evaluate_tasks`; tasks of seen phrases are left out.
+    """
+    model.eval()
+    rng = np.random.default_rng(EXAMPLE_SEED)
+    examples = []
+    for task in tasks:
+        if task.name == "standard" or task.phrases == "train" or not len(task.rows):
+            continue
+        drawn = torch.from_numpy(rng.permutation(len(task.rows))[:per_task])
+        ids = task.prompt_ids[drawn]
+        interaction = dataset.with_prompts(task.rows[drawn], ids)[np.arange(len(drawn))]
+        batch = prompted_batch(model, interaction, config, dataset, prompts)
+        promptable = hasattr(model, "backbone_scores")
+        after = score_prompted(model, batch.interaction) if promptable else filter_(batch)
+        items = interaction[dataset.iid_field].to(after.device)
+        rank_before, rank_after = average_rank(batch.backbone, items), average_rank(after, items)
+        top_before, top_after = top_items(batch.backbone, k), top_items(after, k)
+        users = interaction[dataset.uid_field].tolist()
+        histories = interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]].tolist()
+        lengths = interaction[config["ITEM_LIST_LENGTH_FIELD"]].tolist()
+        for i, prompt_id in enumerate(ids.tolist()):
+            history = histories[i][: lengths[i]][-HISTORY:]
+            allowed = batch.allowed[i].tolist()
+            examples.append(
+                Example(
+                    task=task.name,
+                    user=str(dataset.id2token(dataset.uid_field, users[i])),
+                    prompt=prompts.texts[prompt_id],
+                    history=[dataset.titles[item] for item in history],
+                    target=dataset.titles[int(items[i])],
+                    rank_before=float(rank_before[i]),
+                    rank_after=float(rank_after[i]),
+                    before=[_line(dataset, item, allowed[item]) for item in top_before[i].tolist()],
+                    after=[_line(dataset, item, allowed[item]) for item in top_after[i].tolist()],
+                )
+            )
+    return examples
+
+
+def write_report(
+    run_dir: str | Path,
+    metrics: Mapping[str, Any],
+    *,
+    command: str,
+    training: Sequence[Mapping[str, Any]] = (),
+    router: Mapping[str, Iterable[float]] | None = None,
+    examples: Sequence[Example] = (),
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``report.md``, ``examples.md`` and ``plots/*.png`` into the run folder.
+
+    Parameters
+    ----------
+    metrics : mapping
+        The content of ``metrics.json`` (`evaluate_tasks`), with all ``seconds`` filled in.
+    command : str
+        What to type to get the same figures again.
+    training : sequence of mappings
+        The content of ``training.json``; nothing is drawn for an empty one.
+    router : mapping of polarity to mean weight of each expert, optional
+    examples : sequence of Example
+    versions : mapping of package to version, optional
+
+    Returns
+    -------
+    Path
+        ``report.md``.
+    """
+    run_dir = Path(run_dir)
+    k = _cutoff(metrics)
+    names = {name: metrics[name] for name in ("model", "dataset", "seed")}
+    plots = {"What prompts do": plot_systems(metrics, run_dir / "plots" / "systems.png", k)}
+    if training:
+        plots["Training curves"] = plot_training(training, run_dir / "plots" / "training.png")
+    if router:
+        plots["Router weights"] = plot_router(router, run_dir / "plots" / "router.png")
+    seen = {name: f for name, f in metrics["tasks_seen_phrases"].items() if name != "standard"}
+    parts = [
+        f"# {names['model']} on {names['dataset']}",
+        INTRODUCTION.format(k=k, **names),
+        "## Result on unseen phrases",
+        _table(metrics["tasks"], k, metrics["standard_error"]),
+        ERRORS,
+        _picture("What prompts do", plots),
+    ]
+    if seen:
+        parts += ["## Result on seen phrases", SEEN, _table(seen, k)]
+    if metrics["slices"]:
+        parts += ["## On habit and off habit (unseen phrases)", SLICES]
+        parts += [_table(_sliced(metrics["slices"]), k)]
+    if examples:
+        page = _examples_page(names, examples, "DPR" in metrics["tasks"][examples[0].task])
+        write_text(run_dir / "examples.md", page)
+        parts += ["## Examples", "[Real users, their prompts and their top 10](examples.md)."]
+    parts += ["## Training"] if training or router else []
+    parts += [_picture("Training curves", plots), _picture("Router weights", plots)]
+    parts += ["## Left out", LEFT_OUT, _pairs(metrics["left_out"])]
+    parts += ["## Seconds", _pairs(metrics["seconds"])]
+    if versions:
+        parts += ["## Versions", _pairs(versions)]
+    parts += ["## The same again", f"```sh\n{command}\n```", FILES]
+    path = run_dir / "report.md"
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+    return path
+
+
+def summary_table(metrics: Mapping[str, Any]) -> str:
+    """Return the headline figures (unseen phrases) as plain text for the console."""
+    rows = _rows(metrics["tasks"], _cutoff(metrics), metrics.get("standard_error", {}))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for above, row in zip([rows[0], *rows], rows, strict=False):
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
+        cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        between_tasks = "\n" if row[0] != above[0] else ""
+        lines.append(between_tasks + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _rows(
+    tasks: Mapping[str, Any], k: int, errors: Mapping[str, Any] | None = None
+) -> list[list[str]]:
+    """Return the header and one row per task and system, as text."""
+    names = [f"{name}@{k}" for name in ("NDCG", "Recall", "Satisfied", "Violation")]
+    rows = [["task", "system", "sees", names[0], "x filter", *names[1:], "users"]]
+    for task, systems in tasks.items():
+        reference = systems.get("filter", {}).get(f"ndcg@{k}")
+        for system, figures in systems.items():
+            sees = SEES["backbone"] if task == "standard" else SEES.get(system, "")
+            row = [task, system, sees]
+            if figures["users"]:
+                ndcg, recall, satisfied, violation = (figures[name.lower()] for name in names)
+                error = (errors or {}).get(task, {}).get(system)
+                row += [f"{ndcg:.4f}" + (f" ± {error:.4f}" if error is not None else "")]
+                row += [f"{ndcg / reference:.3f}" if reference else "-", f"{recall:.4f}"]
+                # Without a prompt there is nothing to satisfy or violate.
+                shares = [f"{satisfied:.2%}", f"{violation:.2%}"]
+                row += ["-", "-"] if task == "standard" else shares
+            else:
+                row += ["-"] * 5
+            rows.append([*row, str(figures["users"])])
+    return rows
+
+
+def _table(tasks: Mapping[str, Any], k: int, errors: Mapping[str, Any] | None = None) -> str:
+    head, *rows = _rows(tasks, k, errors)
+    rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def _sliced(slices: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{task}, {label.replace('_', ' ')}": figures
+        for task, parts in slices.items()
+        for label, figures in parts.items()
+    }
+
+
+def _cutoff(metrics: Mapping[str, Any]) -> int:
+    """Return the k of the headline: 10 where it was measured, else the largest."""
+    keys = {key for task in metrics["tasks"].values() for system in task.values() for key in system}
+    cutoffs = {int(key.split("@")[1]) for key in keys if "@" in key}
+    return 10 if 10 in cutoffs or not cutoffs else max(cutoffs)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in values.items())
+
+
+def _picture(title: str, plots: Mapping[str, Path]) -> str:
+    return f"![{title}](plots/{plots[title].name})" if title in plots else ""
+
+
+def _line(dataset: PromptDataset, item: int, satisfies: bool) -> str:
+    attributes = dataset.attributes
+    values = [attributes.values[v] for v in attributes.matrix[item].nonzero().flatten().tolist()]
+    return f"{'✓ ' * satisfies}{dataset.titles[item]} ({', '.join(values)})"
+
+
+def _examples_page(names: Mapping[str, Any], examples: Sequence[Example], steered: bool) -> str:
+    after = "with the prompt" if steered else "filtered"
+    parts = [f"# Examples: {names['model']} on {names['dataset']}", EXAMPLES]
+    for example in examples:
+        parts.append(f'## User {_cell(example.user)}, {example.task}: "{_cell(example.prompt)}"')
+        parts.append("History, newest last: " + "; ".join(map(_cell, example.history)) + ".")
+        parts.append(
+            f"Taken next in truth: {_cell(example.target)}, at rank {example.rank_before:g} without "
+            f"and {example.rank_after:g} {after}."
+        )
+        table = [f"| | without the prompt | {after} |", "|---:|---|---|"]
+        for place, pair in enumerate(zip(example.before, example.after, strict=True), start=1):
+            table.append(f"| {place} | {' | '.join(map(_cell, pair))} |")
+        parts.append("\n".join(table))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot break a markdown table or heading."""
+    return " ".join(text.split()).replace("|", "\\|")

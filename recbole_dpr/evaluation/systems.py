@@ -1,0 +1,151 @@
+"""The systems that DPR is compared with, each one small pure function on tensors.
+
+A *system* takes a `PromptedBatch` and returns scores ``[batch, n_items]``. Only their order counts,
+and equal scores mean a tie. The filters know the true attributes of every item and exactly what is
+wanted, where DPR sees nothing but the prompt's text; say so wherever the two stand together.
+
+A new system is one more entry in `baselines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
+    from recbole_dpr.data.attributes import Attributes
+
+
+@dataclass
+class PromptedBatch:
+    """What a system may look at: one batch of users, each with a prompt.
+
+    Parameters
+    ----------
+    backbone : Tensor ``[batch, n_items]``
+        The backbone's scores without the prompt. Column 0 (padding) becomes minus infinity.
+    include, exclude : BoolTensor ``[batch, n_values]``
+        The intent: wanted and unwanted attribute values.
+    attributes : Attributes
+        The true attributes of the catalogue.
+    interaction : Interaction, optional
+        RecBole's batch (history, prompt id), for systems that read more than the above.
+    """
+
+    backbone: Tensor
+    include: Tensor
+    exclude: Tensor
+    attributes: Attributes
+    interaction: Interaction | None = None
+
+    def __post_init__(self) -> None:
+        self.backbone = hide_padding(self.backbone)
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """Items that the intent allows, bool ``[batch, n_items]``."""
+        return self.attributes.allowed(self.include, self.exclude).to(self.backbone.device)
+
+    @cached_property
+    def forbidden(self) -> Tensor:
+        """Items that the intent forbids, bool ``[batch, n_items]``."""
+        return self.attributes.forbidden(self.exclude).to(self.backbone.device)
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The backbone's `dense_ranks`, shared by the filters."""
+        return dense_ranks(self.backbone)
+
+
+System = Callable[[PromptedBatch], Tensor]
+
+# What each system is told about the prompt; reports and plots say it beside every figure.
+SEES = {
+    "DPR": "the prompt's text",
+    "backbone": "no prompt",
+    "filter": "true attributes",
+    "calibrated_filter": "true attributes",
+    "post_filter": "true attributes",
+}
+
+
+def hide_padding(scores: Tensor) -> Tensor:
+    """Return a copy with item 0 at minus infinity (as RecBole's ``_full_sort_batch_eval``)."""
+    scores = scores.clone()
+    scores[:, 0] = -torch.inf
+    return scores
+
+
+def dense_ranks(scores: Tensor) -> Tensor:
+    """Number the distinct scores of each row from 0 (lowest) up, float64 ``[batch, n_items]``.
+
+    Whole numbers can be shifted without rounding: adding an offset to the float32 scores themselves
+    makes ties of near scores, and can even swap them.
+    """
+    ordered, order = scores.sort(dim=1)
+    new = torch.zeros_like(ordered, dtype=torch.float64)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.empty_like(new).scatter_(1, order, new.cumsum(dim=1))
+
+
+def lift(ranks: Tensor, first: Tensor) -> Tensor:
+    """Put the items of the mask `first` before all others, both in the order of `ranks`.
+
+    Nothing is pushed to minus infinity, so that a list fills up with the others in their order where
+    fewer than k items are in the mask.
+    """
+    return hide_padding(ranks + first * ranks.shape[1])
+
+
+def backbone(batch: PromptedBatch) -> Tensor:
+    """Ignore the prompt."""
+    return batch.backbone
+
+
+def filter_(batch: PromptedBatch) -> Tensor:
+    """Filter the whole catalogue: allowed items first, both groups in the backbone's order."""
+    return lift(batch.ranks, batch.allowed)
+
+
+def calibrated_filter(batch: PromptedBatch) -> Tensor:
+    """Filter by log P(item) - log(number of the item's values), where something is wanted.
+
+    When the wanted value is drawn uniformly from the target's values, this is the best ranking that
+    a perfect backbone allows (Bayes: P(item | value) ~ P(item) / number of values). The number counts
+    values in the fields of the wanted ones. Without a wanted value it equals `filter_`.
+    """
+    attributes = batch.attributes
+    names = sorted(set(attributes.fields))
+    field_of_value = torch.tensor([[f == name for name in names] for f in attributes.fields])
+    per_field = attributes.matrix.cpu().float() @ field_of_value.float()
+    wanted = (batch.include.cpu().float() @ field_of_value.float()) > 0
+    count = (wanted.float() @ per_field.T).clamp(min=1).to(batch.backbone.device)
+    # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
+    calibrated = batch.backbone.double() - count.double().log()
+    return lift(dense_ranks(calibrated), batch.allowed)
+
+
+def post_filter(batch: PromptedBatch, k: int) -> Tensor:
+    """Filter the backbone's top k only: its allowed items first, then all others in their order.
+
+    An item that ties with the k-th counts as in the top k.
+    """
+    kth = batch.ranks.topk(min(k, batch.ranks.shape[1]), dim=1).values[:, -1:]
+    return lift(batch.ranks, batch.allowed & (batch.ranks >= kth))
+
+
+def baselines(config: Any) -> dict[str, System]:
+    """Return the compared systems by the names that reports and ``metrics.json`` use."""
+    return {
+        "backbone": backbone,
+        "filter": filter_,
+        "calibrated_filter": calibrated_filter,
+        "post_filter": partial(post_filter, k=config["post_filter_k"]),
+    }

@@ -1,0 +1,123 @@
+"""Where the property files lie, and plain yaml in and out."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Hashable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_dpr.errors import DPRError
+
+
+class YamlLoader(yaml.SafeLoader):
+    """Plain yaml; `1e-3` is a number, as in RecBole; a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a yaml file of options.
+
+    Raises
+    ------
+    DPRError
+        If the file is missing, no yaml, or holds something else than options.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=YamlLoader)
+    except FileNotFoundError:
+        raise DPRError(f"there is no config file {path}") from None
+    except OSError as error:
+        raise DPRError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise DPRError(f"{path}{where} is not valid yaml: {reason}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise DPRError(f"{path} must hold lines of the form 'option: value'")
+    return content
+
+
+def properties_dir() -> Path:
+    """The folder of the property files: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise DPRError(f"the property files are missing beside {package}; install recbole_dpr again")
+
+
+def recbole_dir() -> Path:
+    """The folder of the installed `recbole` package, found without importing it."""
+    spec = find_spec("recbole")
+    if spec is None or not spec.submodule_search_locations:
+        raise DPRError("RecBole is not installed; see docs/dependencies.md")
+    return Path(spec.submodule_search_locations[0])
+
+
+def plain(value: Any) -> Any:
+    """Turn tuples, paths and NumPy numbers of a `config_dict` into what plain yaml can hold."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return value
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file beside and rename it: a reader sees the old file or the new one, never a half.
+
+    Raises
+    ------
+    DPRError
+        If the disk is full or the folder cannot be written to; an old file is still there then.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # tempfile lets only the owner read
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        raise DPRError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        ) from error

@@ -1,0 +1,1 @@
+"""DPR: a backbone, a reader of prompts, fusion, and a mixture of experts."""

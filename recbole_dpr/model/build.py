@@ -1,0 +1,69 @@
+"""From a config and a catalogue to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.pretrained import reader_kind, states_layer
+from recbole_dpr.text import TextEncoder
+
+
+def make_encoder(config: Any, cached: bool = True) -> TextEncoder:
+    """The text encoder of a run; not cached where single prompts come in (serving)."""
+    return TextEncoder(
+        config["text_encoder"],
+        config["text_batch_size"],
+        config["device"],
+        config["text_cache_dir"] if cached else None,
+        config["text_max_length"],
+        config["text_precision"],
+        states_layer(reader_kind(config)),
+    )
+
+
+def build_dpr(
+    config: Any,
+    dataset: Any,
+    readable: list[str],
+    item_text: list[str] | None,
+    encoder: TextEncoder,
+) -> DPR:
+    """A DPR model with fresh weights.
+
+    Parameters
+    ----------
+    dataset : PromptDataset or Catalogue
+    readable : list of str ``[V]``
+        What the attribute values are called.
+    item_text : list of str ``[n_items]`` or None
+        None leaves the encoded texts to the weights that will be loaded.
+    """
+    backbone: type[SequentialRecommender] = config.model_class
+    names = encoder.vectors(readable)
+    if item_text is None:
+        vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
+    else:
+        vectors = encoder.vectors(item_text)
+        # A text that is not there says nothing, rather than what the encoder makes of "".
+        vectors[torch.tensor([not text.strip() for text in item_text])] = 0
+    model = DPR(config, dataset, backbone, encoder, vectors, names)
+    return model.to(config["device"])
+
+
+def build_plain(config: Any, dataset: Any) -> SequentialRecommender:
+    """A plain RecBole sequential model with fresh weights."""
+    try:
+        return config.model_class(config, dataset).to(config["device"])
+    except DPRError:
+        raise
+    except (KeyError, TypeError, AttributeError, NotImplementedError, ValueError) as error:
+        raise DPRError(
+            f"{config['model']} cannot be built on {config['dataset']}: "
+            f"{type(error).__name__}: {error}; see RecBole's documentation for what it needs"
+        ) from error

@@ -1,0 +1,54 @@
+"""The reader that the package ships, trained by benchmarks/train_reader.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.reader import PromptReader
+
+SIZE = 128
+SHIPPED_UPPER = 3  # upper layers of the bundled encoder that the shipped reader has made its own
+READER_FILE = Path(__file__).with_name("reader.safetensors")
+
+
+def reader_kind(config: Any) -> str:
+    """Whether a run uses the "shipped" reader or one "trained" in stage 2.
+
+    Raises
+    ------
+    DPRError
+        If the shipped reader is asked for with another encoder than the one whose states it reads.
+    """
+    own_encoder = bool(config["text_encoder"])
+    if config["reader"] == "shipped" and own_encoder:
+        raise DPRError(
+            "reader=shipped reads the states of the default encoder only: leave text_encoder empty, or "
+            "set reader=trained"
+        )
+    return config["reader"] or ("trained" if own_encoder else "shipped")
+
+
+def states_layer(kind: str) -> int | None:
+    """The layer of the text encoder that a reader of this kind reads; None is the last."""
+    return SHIPPED_UPPER if kind == "shipped" else None
+
+
+def make_reader(names: Tensor, kind: str) -> PromptReader:
+    """A reader of the values of these names, ``[V, D]``."""
+    if kind != "shipped":
+        return PromptReader(names, SIZE, upper=0)
+    reader = PromptReader(names, SIZE, SHIPPED_UPPER)
+    reader.load_state_dict({name: w.float() for name, w in load_file(READER_FILE).items()})
+    return reader.requires_grad_(False)
+
+
+def save_reader(reader: PromptReader, path: str | Path) -> None:
+    """Write a reader in half precision: half the size, the same reading."""
+    weights = {name: weight.to(torch.float16) for name, weight in reader.state_dict().items()}
+    save_file(weights, path)

@@ -1,0 +1,123 @@
+"""PromptReader: from a prompt's token states to what it asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, layer_norm, normalize
+
+ABSENT, INCLUDE, EXCLUDE = 0, 1, 2
+
+
+class PromptReader(nn.Module):
+    """Read, for each attribute value, whether a prompt wants it, rejects it or says nothing of it.
+
+    The upper layers, taken from the text encoder, are free to learn what negation does to the words
+    in its scope. Then each value looks, by its name, for the tokens that speak of it, and one small
+    network shared by all values judges what it found there. Nothing is particular to a value, so a
+    reader serves values that it was not trained with.
+
+    Parameters
+    ----------
+    names : Tensor ``[V, D]``
+        Encoded readable names of the values.
+    size : int
+        Size of queries, keys and contents.
+    upper : int
+        Transformer layers above the encoder's states; each is D wide, as the encoder's own.
+    dropout : float
+    """
+
+    names: Tensor
+
+    def __init__(self, names: Tensor, size: int, upper: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        text_size = names.shape[1]
+        # Not saved: they follow from the catalogue and the encoder.
+        self.register_buffer("names", names, persistent=False)
+        self.upper = nn.ModuleList(upper_layer(text_size, dropout) for _ in range(upper))
+        self.query = nn.Linear(text_size, size, bias=False)
+        self.key = nn.Linear(text_size, size, bias=False)
+        self.sharpness = nn.Parameter(torch.tensor(12.0))
+        self.content = nn.Linear(text_size, size)
+        self.judge = nn.Sequential(
+            nn.Linear(2 * size + 1, size), nn.GELU(), nn.Dropout(dropout), nn.Linear(size, 3)
+        )
+        # A name matches its own tokens from the first step on.
+        nn.init.orthogonal_(self.query.weight)
+        with torch.no_grad():
+            self.key.weight.copy_(self.query.weight)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Logits of absent, include, exclude: ``[B, V, 3]``.
+
+        Parameters
+        ----------
+        states : Tensor ``[B, T, D]``
+        mask : BoolTensor ``[B, T]``
+            True where a token stands.
+        """
+        for layer in self.upper:
+            states = layer(states, src_key_padding_mask=~mask)
+        # The scale of token states differs from token to token; their direction is what counts.
+        content = self.content(layer_norm(states, states.shape[-1:]))
+        query = normalize(self.query(self.names), dim=-1)
+        key = normalize(self.key(states), dim=-1)
+        match = torch.einsum("vd,btd->bvt", query, key).masked_fill(~mask[:, None], -1.0)
+        weight = (match * self.sharpness).masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
+        found = weight @ content
+        whole = (content * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        best = match.amax(dim=-1, keepdim=True)
+        return self.judge(torch.cat([found, whole[:, None].expand_as(found), best], dim=-1))
+
+    def loss(self, logits: Tensor, include: Tensor, exclude: Tensor) -> Tensor:
+        """Cross entropy, summed over the values and averaged over the prompts.
+
+        Parameters
+        ----------
+        logits : Tensor ``[B, V, 3]``
+        include, exclude : BoolTensor ``[B, V]``
+        """
+        said = include.long() * INCLUDE + exclude.long() * EXCLUDE
+        return cross_entropy(logits.flatten(0, 1), said.flatten(), reduction="sum") / len(logits)
+
+
+def upper_layer(size: int, dropout: float = 0.1) -> nn.TransformerEncoderLayer:
+    """One layer of a BERT encoder of this width (post-norm, heads of 32 as in MiniLM)."""
+    return nn.TransformerEncoderLayer(
+        size,
+        max(1, size // 32),
+        4 * size,
+        dropout,
+        activation="gelu",
+        layer_norm_eps=1e-12,
+        batch_first=True,
+    )
+
+
+def copy_bert_layer(source: nn.Module, target: nn.TransformerEncoderLayer) -> None:
+    """Start an upper layer from a layer of a Hugging Face BERT."""
+    attention = source.attention.self
+    parts = (attention.query, attention.key, attention.value)
+    with torch.no_grad():
+        target.self_attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        target.self_attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+    pairs = (
+        (source.attention.output.dense, target.self_attn.out_proj),
+        (source.attention.output.LayerNorm, target.norm1),
+        (source.intermediate.dense, target.linear1),
+        (source.output.dense, target.linear2),
+        (source.output.LayerNorm, target.norm2),
+    )
+    for given, taken in pairs:
+        taken.load_state_dict(given.state_dict())
+
+
+def read_intents(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Decide which values are wanted and unwanted, two float ``[B, V]`` of zeros and ones.
+
+    Decisions rather than probabilities: the steering learns from known intents, and a prompt that
+    asks for nothing must move nothing.
+    """
+    said = logits.argmax(dim=-1)
+    return (said == INCLUDE).float(), (said == EXCLUDE).float()

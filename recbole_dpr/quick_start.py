@@ -1,0 +1,241 @@
+"""Run an experiment, load its result: the same shape as `recbole.quick_start`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from recbole.utils import init_seed, set_color
+
+from recbole_dpr import compat
+from recbole_dpr.config import CONFIG_FILE, DPRConfig
+from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
+from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
+from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
+from recbole_dpr.logs import log_to
+from recbole_dpr.model.backbone import trains_on_windows
+from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.serving.recommender import Recommender
+from recbole_dpr.training import checkpoint
+from recbole_dpr.training.stages import PromptedTraining
+from recbole_dpr.training.trainer import DPRTrainer
+
+VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
+
+
+def run_recbole_dpr(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    saved: bool = True,
+    command_line: Sequence[str] = (),
+    resume: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train, steer, evaluate and report; the counterpart of `recbole.quick_start.run_recbole`.
+
+    Parameters
+    ----------
+    model : str or type, optional
+        "DPR-<Backbone>", a plain RecBole sequential model, or a class; see `DPRConfig`.
+    dataset : str, optional
+    config_file_list, config_dict, command_line : optional
+        Options, weakest first.
+    saved : bool
+        Whether weights and checkpoints are written. The rest of the run folder always is.
+    resume : path, optional
+        Folder of a run that was cut off: goes on where it stood, with its own options.
+
+    Returns
+    -------
+    dict
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` (of the last
+        stage that ran) and ``test_result`` (standard task); ``tasks`` (as in metrics.json) and
+        ``run_dir``.
+
+    Raises
+    ------
+    DPRError
+        For whatever the user can put right; the message names it.
+    """
+    started = perf_counter()
+    own_class = model if isinstance(model, type) else None
+    if resume:
+        config = DPRConfig.from_run(resume, own_class, config_dict, command_line)
+        run_dir = Path(resume)
+    else:
+        config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
+        run_dir = new_run_dir(config)
+    compat.undo_anomaly_detection()
+    if config["torch_threads"]:
+        torch.set_num_threads(config["torch_threads"])
+    init_seed(config["seed"], config["reproducibility"])
+    data = load_data(config)
+    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
+    built = build_model(config, data, phrasebook)
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    logger = log_to(run_dir, config["state"])
+    logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
+    logger.info(data.whole)
+    logger.debug(config)
+    config.to_yaml(run_dir / CONFIG_FILE)
+    Catalogue.from_dataset(data.whole, phrasebook.readable).save(run_dir / CATALOGUE_FILE)
+
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
+    if resume and (run_dir / checkpoint.RESUME_FILE).is_file():
+        trainer.resume(run_dir / checkpoint.RESUME_FILE)
+    score, result = trainer.fit(
+        training_loader(config, data, built),
+        data.valid,
+        saved=saved,
+        show_progress=config["show_progress"],
+    )
+    metrics = report(config, data, built, phrasebook, trainer, started)
+    logger.info("\n" + summary_table(metrics))
+    return {
+        "best_valid_score": score,
+        "valid_score_bigger": trainer.valid_metric_bigger,
+        "best_valid_result": result,
+        "test_result": metrics["tasks"]["standard"]["backbone"],
+        "tasks": metrics["tasks"],
+        "run_dir": str(run_dir),
+    }
+
+
+def load(run_dir: str | Path, model: type | None = None) -> Recommender:
+    """Load a finished run: `Recommender.load`."""
+    return Recommender.load(run_dir, model)
+
+
+def objective_function(
+    config_dict: dict[str, Any] | None = None,
+    config_file_list: Sequence[str] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """For RecBole's `HyperTuning`: one run with these options, and its figures.
+
+    The model and the data set stand in the options, as in RecBole's own objective function.
+    """
+    result = run_recbole_dpr(None, None, config_file_list, config_dict, saved)
+    keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
+    return {"model": (config_dict or {}).get("model"), **{key: result[key] for key in keys}}
+
+
+def new_run_dir(config: DPRConfig) -> Path:
+    """A folder that is not there yet: ``<checkpoint_dir>/<model>-<dataset>-<time>``."""
+    now = datetime.now().strftime("%b-%d-%Y_%H-%M-%S")
+    name = f"{config['model']}-{config['dataset']}-{now}"
+    folder = Path(config["checkpoint_dir"])
+    runs = [folder / name, *(folder / f"{name}_{n}" for n in range(2, 1000))]
+    return next(run for run in runs if not run.exists())
+
+
+def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
+    """The model of a run, with the weights that it is told to start from.
+
+    Raises
+    ------
+    DPRError
+        If a checkpoint does not fit.
+    """
+    model: Any
+    if config["promptable"]:
+        encoder = make_encoder(config)
+        texts = data.whole.item_text
+        model = build_dpr(config, data.train, phrasebook.readable, texts, encoder)
+    else:
+        model = build_plain(config, data.train)
+    backbone = model.backbone.model if isinstance(model, DPR) else model
+    if config["backbone_checkpoint"]:
+        weights = checkpoint.backbone_weights(config["backbone_checkpoint"])
+        checkpoint.load_weights(backbone, weights, config["backbone_checkpoint"])
+    if config["checkpoint"]:
+        path = Path(config["checkpoint"]) / checkpoint.MODEL_FILE
+        checkpoint.load_weights(model, checkpoint.load_tensors(path)[0], path)
+    return model
+
+
+def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
+    """Windows for a causal model whose score is a dot product, one sample per prefix otherwise."""
+    if isinstance(model, DPR) or trains_on_windows(model):
+        return WindowLoader(config, data.train, config.stage(1).batch_size)
+    return PrefixLoader(config, data.train, data.train_sampler, shuffle=config["shuffle"])
+
+
+def prompted_training(
+    config: DPRConfig, data: Splits, phrasebook: Phrasebook
+) -> PromptedTraining | None:
+    """The prompts that stages 2 and 3 are validated with: training phrases, on the validation split."""
+    if not config["promptable"]:
+        return None
+    prompts = PromptTable(len(data.whole.attributes))
+    tasks = prompted_tasks(data.valid._dataset, phrasebook, prompts, config["task_seed"] + 1)
+    return PromptedTraining(phrasebook, [task for task in tasks if task.phrases == "train"], prompts)
+
+
+def report(
+    config: DPRConfig,
+    data: Splits,
+    model: Any,
+    phrasebook: Phrasebook,
+    trainer: DPRTrainer,
+    started: float,
+) -> dict[str, Any]:
+    """Evaluate on the test split and write metrics.json, ranks.json, training.json, report.md."""
+    run_dir, test = trainer.run_dir, data.test._dataset
+    prompts = PromptTable(len(test.attributes))
+    tasks = prompted_tasks(test, phrasebook, prompts, config["task_seed"])
+    router = None
+    if isinstance(model, DPR):
+        model.set_prompts(prompts.texts)
+        router = router_weights(model, tasks)
+    metrics, ranks = evaluate_tasks(
+        model, tasks, config, test, prompts, sampler=data.test._sampler
+    )
+    metrics["seconds"] = {
+        **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
+        **metrics["seconds"],
+        "total": round(perf_counter() - started, 2),
+    }
+    write_json(run_dir / "metrics.json", metrics)
+    write_json(run_dir / "ranks.json", ranks, indent=None)
+    write_json(run_dir / "training.json", trainer.history)
+    write_report(
+        run_dir,
+        metrics,
+        command=" ".join(["python", *sys.argv]),
+        training=trainer.history,
+        router=router,
+        examples=collect_examples(model, tasks, config, test, prompts),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in VERSIONS},
+        },
+    )
+    return metrics
+
+
+@torch.no_grad()
+def router_weights(model: DPR, tasks: Sequence[Any]) -> dict[str, list[float]]:
+    """Mean weight of each expert by the kind of prompt, unseen phrases."""
+    model.eval()
+    return {
+        task.name: model.router_weights(task.prompt_ids).mean(dim=0).tolist()
+        for task in tasks
+        if task.name in KINDS and task.phrases == "unseen" and len(task.prompt_ids)
+    }

@@ -1,0 +1,1 @@
+"""The three training stages, inside RecBole's trainer."""

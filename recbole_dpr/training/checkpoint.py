@@ -1,0 +1,137 @@
+"""Checkpoints: tensors in safetensors, the rest as json in its header. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recbole_dpr.errors import DPRError
+
+MODEL_FILE = "model.safetensors"  # the weights that evaluation and serving use
+RESUME_FILE = "resume.safetensors"  # the training as it stood after an epoch
+BACKBONE = "backbone.model."  # what DPR puts before the names of its backbone's weights
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and a json description as one file, whole or not at all.
+
+    Raises
+    ------
+    DPRError
+        If the file cannot be written (a full disk, say); the file that stood there is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, temporary, metadata={"about": json.dumps(about)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise DPRError(
+            f"cannot write {path} ({error}): free some space and go on with "
+            f"--resume={path.parent}; the previous checkpoint is untouched"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises
+    ------
+    DPRError
+        If the file is missing, cut off or not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DPRError(f"{path.parent} has no {path.name}: its run was not finished, or is no run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DPRError(f"{path} is damaged ({error}): use another run's folder") from error
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+    """Put weights into a model that must have exactly these.
+
+    Raises
+    ------
+    DPRError
+        If a name or a shape differs: names the first one.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights or name not in own:
+            where = "lacks" if name not in weights else "has an unknown"
+            raise DPRError(f"{source} {where} weight {name!r}: it was made with other options")
+        if own[name].shape != weights[name].shape:
+            raise DPRError(
+                f"{source}: weight {name!r} is {list(weights[name].shape)}, this model's is "
+                f"{list(own[name].shape)}: it was made with other options or another data set"
+            )
+    model.load_state_dict(weights)
+
+
+def backbone_weights(run_dir: str | Path) -> dict[str, Tensor]:
+    """The backbone's weights of a finished run, be it of DPR or of the plain model."""
+    weights, _ = load_tensors(Path(run_dir) / MODEL_FILE)
+    inner = {n.removeprefix(BACKBONE): w for n, w in weights.items() if n.startswith(BACKBONE)}
+    return inner or weights
+
+
+def random_state() -> dict[str, Tensor]:
+    """torch's generators, to go on with exactly the numbers that would have come next."""
+    states = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_state(tensors: dict[str, Tensor]) -> None:
+    """Undo what has been drawn since `random_state`."""
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with `prefix` before their names."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `tensors` whose names start with `prefix`, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimizer as named tensors: "<parameter>.<quantity>"."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, quantity = name.split(".", 1)
+        state.setdefault(int(index), {})[quantity] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,0 +1,389 @@
+"""DPRTrainer: the three stages, inside RecBole's trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.evaluator import Evaluator
+from recbole.evaluator.register import smaller_metrics
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+from torch import Tensor
+
+from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
+from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.training import checkpoint
+from recbole_dpr.training.stages import (
+    PromptedTraining,
+    Stage,
+    alignment_stage,
+    collaborative_stage,
+    prompted_stage,
+)
+
+Result = dict[str, float]
+
+
+class DPRTrainer(Trainer):
+    """Trains DPR in three stages, or a plain causal model in the first of them.
+
+    RecBole's own ``_train_epoch`` (progress bar, autocast, clipping) and ``evaluate`` do the work; this
+    class says what a stage trains, keeps the best weights of each, and writes a checkpoint after
+    every epoch, from which `resume` goes on bit for bit.
+
+    Parameters
+    ----------
+    config : DPRConfig
+    model : DPR or SequentialRecommender
+    run_dir : path
+        Where checkpoints go.
+    training : PromptedTraining, optional
+        Needed for stages 2 and 3.
+
+    Attributes
+    ----------
+    history : list of dict
+        One entry per epoch: ``stage``, ``epoch``, ``loss``, ``valid``, ``seconds``.
+    seconds : dict
+        Wall-clock seconds of each stage.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        model: Any,
+        run_dir: str | Path,
+        training: PromptedTraining | None = None,
+    ) -> None:
+        super().__init__(config, model)
+        self.run_dir = Path(run_dir)
+        self.training = training
+        self.history: list[dict[str, Any]] = []
+        self.seconds = {f"stage{n}": 0.0 for n in (1, 2, 3)}
+        # Weights that no stage trains (the shipped reader) need no place in a checkpoint of training.
+        self._fixed = {n for n, p in self.model.named_parameters() if not p.requires_grad}
+        self._stage: Stage | None = None
+        self._epoch = self._step = 0
+        self._best: dict[str, Tensor] = {}
+        self._resumed: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        register_metrics()
+        settings = {key: config[key] for key in ("topk", "eval_args", "device")}
+        settings["metrics"] = [*config["metrics"], "Satisfied", "Violation"]
+        settings["metric_decimal_place"] = DECIMALS
+        self.eval_collector = PromptCollector(settings, masks=self._masks)
+        self.evaluator = Evaluator(settings)
+        self._allowed: tuple[Tensor, Tensor] | None = None
+
+    # The stages
+
+    def stages(self, train_data: WindowLoader) -> Iterator[Stage]:
+        """The stages of this model, each made when the one before has ended."""
+        if not isinstance(self.model, DPR):
+            on_windows = isinstance(train_data, WindowLoader)
+            loss = Backbone(self.model).window_loss if on_windows else self.model.calculate_loss
+            yield collaborative_stage(self.config, self.model, loss, train_data)
+            return
+        yield collaborative_stage(self.config, self.model, self.model.calculate_loss, train_data)
+        self.model.freeze_backbone()
+        if self.training is not None:
+            yield alignment_stage(self.config, self.model, self.training)
+            yield prompted_stage(self.config, self.model, train_data)
+
+    def fit(
+        self,
+        train_data: WindowLoader,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, Result]:
+        """Run every stage that has epochs; RecBole's signature.
+
+        Returns
+        -------
+        (float, dict)
+            Best validation score and figures of the last stage that ran.
+
+        Raises
+        ------
+        DPRError
+            If a loss becomes NaN (names stage, epoch and step) or a checkpoint cannot be written.
+        """
+        self.eval_collector.data_collect(train_data)
+        for stage in self.stages(train_data):
+            if not stage.options.epochs:
+                self.logger.info(f"stage {stage.number} ({stage.title}) is skipped: 0 epochs")
+                continue
+            begun = self._begin(stage)
+            if begun is not None:
+                self._run(stage, begun, valid_data, verbose, saved, show_progress, callback_fn)
+        if saved:
+            about = {"model": self.config["model"], "dataset": self.config["dataset"]}
+            checkpoint.save_tensors(
+                self.run_dir / checkpoint.MODEL_FILE, self.model.state_dict(), about
+            )
+        return self.best_valid_score, self.best_valid_result or {}
+
+    def _begin(self, stage: Stage) -> int | None:
+        """Set up a stage; returns its first epoch, or None if a resumed run has it behind itself."""
+        self._stage = stage
+        self._step = 0
+        self._best = {}
+        self.cur_step = 0
+        self.best_valid_result = None
+        self.valid_metric = stage.options.valid_metric.lower()
+        self.valid_metric_bigger = self.valid_metric.split("@")[0] not in smaller_metrics
+        self.best_valid_score = -torch.inf if self.valid_metric_bigger else torch.inf
+        chosen = {id(parameter) for parameter in stage.parameters}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+        self.optimizer = self._build_optimizer(
+            params=stage.parameters,
+            learning_rate=stage.options.learning_rate,
+            weight_decay=stage.options.weight_decay,
+        )
+        if self._resumed is None:
+            return 0
+        tensors, about = self._resumed
+        if about["stage"] > stage.number:
+            return None
+        self._resumed = None
+        if about["stage"] < stage.number:
+            return 0
+        self._restore(tensors, about)
+        if about["finished"]:
+            self._put_best_back()
+            return None
+        return about["epoch"] + 1
+
+    def _run(
+        self,
+        stage: Stage,
+        first_epoch: int,
+        valid_data: Any,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> None:
+        if verbose and not first_epoch:
+            weights = sum(parameter.numel() for parameter in stage.parameters)
+            self.logger.info(
+                set_color(f"stage {stage.number}: {stage.title}", "pink")
+                + f" ({weights:,} weights, {len(stage.loader)} steps an epoch, at most "
+                f"{stage.options.epochs} epochs)"
+            )
+        for epoch in range(first_epoch, stage.options.epochs):
+            started = perf_counter()
+            self._epoch = epoch
+            stage.loader.set_epoch(epoch)
+            self._step = sum(row["steps"] for row in self.history if row["stage"] == stage.number)
+            losses = self._train_epoch(stage.loader, epoch, self._loss, show_progress)
+            steps = len(stage.loader)
+            loss = (sum(losses) if isinstance(losses, tuple) else losses) / steps
+            trained = perf_counter() - started
+            result = self._validate(stage, valid_data, show_progress)
+            improved = self._compare(result)
+            finished = self.cur_step > stage.options.patience or epoch + 1 == stage.options.epochs
+            seconds = perf_counter() - started
+            self.seconds[f"stage{stage.number}"] += seconds
+            self.history.append(
+                {
+                    "stage": stage.number,
+                    "epoch": epoch,
+                    "steps": steps,
+                    "loss": loss,
+                    "valid": result,
+                    "seconds": round(seconds, 3),
+                    "train_seconds": round(trained, 3),
+                }
+            )
+            self._report(stage, epoch, loss, result, trained, seconds, improved, verbose)
+            if saved:
+                self._save_resume(stage, epoch, finished)
+            if callback_fn:
+                callback_fn(epoch, result.get(self.valid_metric, 0.0))
+            if finished:
+                break
+        self._put_best_back()
+
+    def _loss(self, interaction: Any) -> Any:
+        """The stage's loss; also where RecBole's epoch lets a learning rate schedule in."""
+        assert self._stage is not None
+        rate = self._stage.rate(self._step, self.config["warmup_steps"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._stage.options.learning_rate * rate
+        self._step += 1
+        return self._stage.loss(interaction)
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            stage = self._stage
+            assert stage is not None
+            raise DPRError(
+                f"the loss is NaN in stage {stage.number} ({stage.title}), epoch {self._epoch}, step "
+                f"{self._step}: lower --stage{stage.number}_learning_rate or set clip_grad_norm"
+            )
+
+    # Validation
+
+    def _validate(self, stage: Stage, valid_data: Any, show_progress: bool) -> Result:
+        if not valid_data:
+            return {}
+        if not stage.prompted:
+            return dict(self.evaluate(valid_data, load_best_model=False))
+        assert self.training is not None
+        split, prompts = valid_data._dataset, self.training.prompts
+        self.model.set_prompts(prompts.texts)
+        self._allowed = (prompts.include, prompts.exclude)
+        result: Result = {}
+        mean: dict[str, list[float]] = {}
+        for task in self.training.tasks:
+            asked = split.with_prompts(task.rows, task.prompt_ids)
+            loader = FullSortEvalDataLoader(self.config, asked, valid_data._sampler)
+            figures = self.evaluate(loader, load_best_model=False)
+            for name, value in figures.items():
+                result[f"{task.name}_{name}"] = float(value)
+                mean.setdefault(name, []).append(float(value))
+        self._allowed = None
+        return {**{name: sum(values) / len(values) for name, values in mean.items()}, **result}
+
+    def _masks(self, interaction: Any) -> tuple[Tensor, Tensor]:
+        if self._allowed is None:
+            everything = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool)
+            return everything, ~everything
+        ids = interaction[self.config["PROMPT_ID_FIELD"]].cpu()
+        include, exclude = (values[ids] for values in self._allowed)
+        attributes = self.model.attributes
+        return attributes.allowed(include, exclude), attributes.forbidden(exclude)
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """As RecBole's; the best model comes from safetensors, never from a pickle."""
+        if load_best_model:
+            path = Path(model_file) if model_file else self.run_dir / checkpoint.MODEL_FILE
+            weights, _ = checkpoint.load_tensors(path)
+            checkpoint.load_weights(self.model, weights, path)
+        return super().evaluate(eval_data, False, None, show_progress)
+
+    def _compare(self, result: Result) -> bool:
+        """Keep the weights if they are the best of the stage so far."""
+        if self.valid_metric not in result:
+            improved = True  # nothing to compare by: the last weights count
+        else:
+            value = float(result[self.valid_metric])
+            better = value > self.best_valid_score
+            if not self.valid_metric_bigger:
+                better = value < self.best_valid_score
+            improved = better or not self._best
+            if improved:
+                self.best_valid_score, self.best_valid_result = value, result
+        self.cur_step = 0 if improved else self.cur_step + 1
+        if improved:
+            assert self._stage is not None
+            chosen = {id(parameter) for parameter in self._stage.parameters}
+            self._best = {
+                name: parameter.detach().clone()
+                for name, parameter in self.model.named_parameters()
+                if id(parameter) in chosen
+            }
+        return improved
+
+    def _put_best_back(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in self._best:
+                    parameter.copy_(self._best[name])
+
+    def _report(
+        self,
+        stage: Stage,
+        epoch: int,
+        loss: float,
+        result: Result,
+        trained: float,
+        seconds: float,
+        improved: bool,
+        verbose: bool,
+    ) -> None:
+        shown = [self.valid_metric]
+        if stage.prompted:
+            shown = list(dict.fromkeys([*shown, "ndcg@10", "satisfied@10", "violation@10"]))
+        figures = ", ".join(f"{name} {result[name]:.4f}" for name in shown if name in result)
+        if verbose:
+            self.logger.info(
+                set_color(f"stage {stage.number} epoch {epoch}", "green")
+                + f" [train {trained:.2f}s, loss {loss:.4f}, valid {seconds - trained:.2f}s, "
+                f"{figures}]{' best' if improved else ''}"
+            )
+        tag = f"stage{stage.number}"
+        self.tensorboard.add_scalar(f"{tag}/loss", loss, epoch)
+        for name, value in result.items():
+            self.tensorboard.add_scalar(f"{tag}/valid/{name}", value, epoch)
+        self.wandblogger.log_metrics({"loss": loss, **result}, head=tag)
+
+    # Killed and resumed
+
+    def resume(self, path: str | Path) -> None:
+        """Let the next `fit` go on where the run of this checkpoint was cut off.
+
+        Raises
+        ------
+        DPRError
+            If the checkpoint is damaged or belongs to another model.
+        """
+        tensors, about = checkpoint.load_tensors(path)
+        weights = self._fixed_weights() | checkpoint.without_prefix("model.", tensors)
+        checkpoint.load_weights(self.model, weights, path)
+        self._resumed = (tensors, about)
+        self.history = about["history"]
+        self.seconds = about["seconds"]
+        self.logger.info(f"Going on after stage {about['stage']}, epoch {about['epoch']}")
+
+    def _save_resume(self, stage: Stage, epoch: int, finished: bool) -> None:
+        tensors = {
+            **checkpoint.prefixed("model.", self._learned_weights()),
+            **checkpoint.prefixed("best.", self._best),
+            **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(self.optimizer)),
+            **checkpoint.random_state(),
+        }
+        about = {
+            "stage": stage.number,
+            "epoch": epoch,
+            "finished": finished,
+            "best_valid_score": self.best_valid_score,
+            "best_valid_result": self.best_valid_result,
+            "cur_step": self.cur_step,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+        checkpoint.save_tensors(self.run_dir / checkpoint.RESUME_FILE, tensors, about)
+
+    def _fixed_weights(self) -> dict[str, Tensor]:
+        return {n: w for n, w in self.model.state_dict().items() if n in self._fixed}
+
+    def _learned_weights(self) -> dict[str, Tensor]:
+        return {n: w for n, w in self.model.state_dict().items() if n not in self._fixed}
+
+    def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        self._best = checkpoint.without_prefix("best.", tensors)
+        self.best_valid_score = about["best_valid_score"]
+        self.best_valid_result = about["best_valid_result"]
+        self.cur_step = about["cur_step"]
+        state = checkpoint.without_prefix("optimizer.", tensors)
+        checkpoint.restore_optimizer(self.optimizer, state)
+        checkpoint.restore_random_state(tensors)

@@ -1,0 +1,92 @@
+"""Fixtures that all tests share: a tiny data set whose right answers are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_dpr.config import DPRConfig
+
+# Two kinds of thing that every user takes in turn, and a third that half of the items also have.
+VALUES = ("red", "blue")
+THIRD = "green"
+N_USERS = 40
+N_ITEMS = 24
+HISTORY = 12
+SHORT_STAGES = {f"stage{n}_epochs": 1 for n in (1, 2, 3)}
+# A model small enough that an epoch takes no time.
+SMALL = {
+    "hidden_size": 16,
+    "inner_size": 16,
+    "n_layers": 1,
+    "n_heads": 1,
+    "MAX_ITEM_LIST_LENGTH": 10,
+    "window_stride": 5,
+    "prompt_size": 16,
+    "semantic_size": 8,
+    "fusion_heads": 2,
+    "n_experts": 2,
+}
+
+
+def write_atomic(folder: Path, name: str, rows: dict[str, list[list[Any]]]) -> None:
+    """Write RecBole atomic files: the first row of each holds the `column:type` names."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for suffix, lines in rows.items():
+        text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+        (folder / name / f"{name}.{suffix}").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> Path:
+    """A folder that holds the data set `tiny`.
+
+    Items `i0`, `i2`, ... are red, `i1`, `i3`, ... are blue, and the second half is green as well.
+    Every user takes red and blue things strictly in turn, so what comes next has the other colour
+    of what came last, always.
+    """
+    rng = random.Random(7)
+    colours: list[list[str]] = [[f"i{n}" for n in range(N_ITEMS) if n % 2 == k] for k in (0, 1)]
+    inter: list[list[Any]] = [["user_id:token", "item_id:token", "timestamp:float"]]
+    for user in range(N_USERS):
+        orders = [rng.sample(items, HISTORY // 2) for items in colours]
+        inter.extend(
+            [f"u{user}", orders[(user + step) % 2][step // 2], step + 1] for step in range(HISTORY)
+        )
+    item: list[list[Any]] = [["item_id:token", "title:token_seq", "colour:token_seq"]]
+    for n in range(N_ITEMS):
+        third = f" {THIRD}" if n >= N_ITEMS // 2 else ""
+        item.append([f"i{n}", f"Thing number {n}", VALUES[n % 2] + third])
+    write_atomic(tmp_path / "data", "tiny", {"inter": inter, "item": item})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def tiny_options(data_path: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options for a run on `tiny` that writes below `tmp_path` only."""
+    return {
+        "data_path": str(data_path),
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "text_cache_dir": str(tmp_path / "cache"),
+        "prompt_fields": ["colour"],
+        "item_text_fields": ["title", "colour"],
+        "title_field": "title",
+        "phrasebook": "generic",
+        "show_progress": False,
+        **SMALL,
+        **SHORT_STAGES,
+    }
+
+
+@pytest.fixture
+def tiny_config(tiny_options: dict[str, Any]) -> Callable[..., DPRConfig]:
+    """Make a config for `tiny`: `tiny_config("DPR-GRU4Rec", seed=1)`."""
+
+    def make(model: str | type = "DPR-SASRec", **options: Any) -> DPRConfig:
+        return DPRConfig(model, "tiny", config_dict={**tiny_options, **options})
+
+    return make

@@ -1,0 +1,365 @@
+"""Phrasebooks: what they say for an intent, and that no file gets past its checks."""
+
+import re
+import time
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.phrasefile import CHANCES, NEEDED, PHRASES, frame
+from recbole_dpr.errors import DPRError
+from recbole_dpr.options import properties_dir
+
+ML_1M = [
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
+COMEDY, HORROR, WAR = (ML_1M.index(value) for value in ("Comedy", "Horror", "War"))
+BOOKS = sorted(path.stem for path in (properties_dir() / "phrasebook").glob("*.yaml"))
+SMALL = {
+    "names": {"A": {"name": "apple", "one": "an apple", "many": "apples"}, "B": "beer"},
+    "noun": {"one": "thing", "many": "things"},
+    "positive": {"train": ["I want {values}."], "unseen": ["Bring {a value}!"]},
+    "negative": {"train": ["No {value}."], "unseen": ["Avoid {a value thing}."]},
+    "compound": {
+        "train": ["{include}, not {exclude}"],
+        "unseen": ["{an exclude}? {includes}!"],
+    },
+    "neutral": {"train": ["hi"], "unseen": ["What are {values}?"]},
+}
+
+
+def small(values=("A", "B", "c_D"), **changes):
+    return Phrasebook({**deepcopy(SMALL), **changes}, list(values), "small.yaml")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def movies():
+    return Phrasebook.load("movies", ML_1M)
+
+
+def ml_100k_values():
+    folder = Path(find_spec("recbole").submodule_search_locations[0])
+    rows = (folder / "dataset_example/ml-100k/ml-100k.item").read_text().splitlines()
+    column = rows[0].split("\t").index("class:token_seq")
+    return sorted({value for row in rows[1:] for value in row.split("\t")[column].split()})
+
+
+# What an intent becomes
+
+
+@pytest.mark.parametrize(
+    ("intent", "phrases", "text"),
+    [
+        (Intent((0,)), "train", "I want apples."),
+        (Intent((1,)), "train", "I want beer things."),
+        (Intent((0,)), "unseen", "Bring an apple!"),
+        (Intent((1,)), "unseen", "Bring a beer thing!"),
+        (Intent((), (1,)), "train", "No beer."),
+        (Intent((), (0,)), "unseen", "Avoid an apple thing."),
+        (Intent((), (2,)), "train", "No c d."),
+        (Intent((0,), (1,)), "train", "apple, not beer"),
+        (Intent((1,), (0,)), "unseen", "an apple? beer things!"),
+    ],
+)
+def test_names_take_the_form_that_the_sentence_asks_for(intent, phrases, text):
+    assert small().prompt(intent, phrases, rng()) == text
+
+
+def test_several_values_are_listed():
+    made = {small().prompt(Intent((0, 1)), "train", rng(seed)) for seed in range(40)}
+    both = ("apples {} beer things", "beer things {} apples")
+    assert made == {f"I want {x.format(word)}." for x in both for word in ("and", "or")}
+    made = {small().prompt(Intent((), (0, 1, 2)), "train", rng(seed)) for seed in range(80)}
+    assert len(made) == 6
+    assert all(re.fullmatch(r"No [\w ]+, [\w ]+ or [\w ]+\.", text) for text in made)
+
+
+def test_prompts_follow_the_generator(movies):
+    def draw(seed):
+        generator = rng(seed)
+        intent = Intent((COMEDY,), (HORROR,))
+        return [movies.prompt(intent, "train", generator) for _ in range(50)]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+@pytest.mark.parametrize("phrases", PHRASES)
+def test_prompts_hold_what_the_intent_holds(movies, phrases):
+    words = {COMEDY: r"comed|funny", HORROR: r"horror|scary|slasher", WAR: r"war|military"}
+    movies = deepcopy(movies)
+    movies.sampling["train"]["typo"] = 0.0
+    generator = rng()
+    for intent in (Intent((COMEDY,)), Intent((), (WAR,)), Intent((COMEDY, WAR), (HORROR,))):
+        for _ in range(300):
+            text = movies.prompt(intent, phrases, generator)
+            for value in intent.include + intent.exclude:
+                assert re.search(words[value], text, re.IGNORECASE), text
+            assert not re.search(r"[{}]|  ", text), text
+
+
+def test_unseen_phrases_use_readable_names_and_no_noise(movies):
+    known = set(movies.patterns("positive", "unseen"))
+    for seed in range(200):
+        text = movies.prompt(Intent((COMEDY,)), "unseen", rng(seed))
+        shapes = ("{a value}", "a comedy"), ("{values}", "comedies"), ("{value}", "comedy")
+        nouns = {noun: f"comedy {noun}" for noun in ("night", "cinema", "film")}
+        written = {
+            replace_all(p, dict(shapes) | {f"{{value {n}}}": w for n, w in nouns.items()})
+            for p in known
+        }
+        assert text in written
+
+
+def replace_all(text, changes):
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("chance", "expected"),
+    [
+        ("lower", "i want apples."),
+        ("no_stop", "I want apples"),
+        ("synonym", "I want pommes."),
+    ],
+)
+def test_noise_can_be_asked_for(chance, expected):
+    names = {"A": {**SMALL["names"]["A"], "synonyms": {"train": [{"name": "x", "many": "pommes"}]}}}
+    book = small(names=names, sampling={"train": {chance: 1}})
+    assert book.prompt(Intent((0,)), "train", rng()) == expected
+
+
+def test_capitals_and_typing_errors():
+    book = small(sampling={"train": {"capital": 1}})
+    assert book.prompt(Intent((0,), (1,)), "train", rng()) == "Apple, not beer"
+    book = small(sampling={"train": {"typo": 1}})
+    made = {book.prompt(Intent((0,), (1,)), "train", rng(seed)) for seed in range(100)}
+    assert {"aple, not beer", "appple, not beer", "applle, not beer"} <= made
+    assert all(text.endswith(", not beer") for text in made)  # short words stay
+
+
+def test_compound_prompts_can_be_two_sentences():
+    book = small(sampling={"train": {"joined": 1}})
+    made = {book.prompt(Intent((0,), (1,)), "train", rng(seed)) for seed in range(20)}
+    assert made == {"I want apples. No beer.", "No beer. I want apples."}
+
+
+def test_small_talk_stands_beside_a_prompt_and_mentions_no_value():
+    neutral = {"train": ["hi", "What are {values}?"], "unseen": ["bye"]}
+    book = small(neutral=neutral, sampling={"train": {"small_talk": 1}})
+    made = {book.prompt(Intent((0,)), "train", rng(seed)) for seed in range(40)}
+    assert made == {"hi. I want apples.", "I want apples. hi"}
+
+
+def test_neutral_lines_ask_for_nothing():
+    assert small().neutral("train", rng()) == "hi"
+    made = {small().neutral("unseen", rng(seed)) for seed in range(40)}
+    assert made == {"What are apples?", "What are beer things?", "What are c d things?"}
+
+
+def test_a_hundred_thousand_prompts_take_less_than_two_seconds(movies):
+    generator = rng()
+    intents = [Intent((i,), ((i + 1) % 18,)) for i in range(18)]
+    start = time.process_time()
+    for i in range(100_000):
+        movies.prompt(intents[i % 18], "train", generator)
+    assert time.process_time() - start < 2
+
+
+# What is asked of the caller
+
+
+def test_intents_are_sorted_and_never_contradict_themselves():
+    assert Intent((2, 1, 2)) == Intent((1, 2))
+    kinds = [Intent(*sides).kind for sides in (((0,),), ((), (0,)), ((0,), (1,)), ())]
+    assert kinds == ["positive", "negative", "compound", "neutral"]
+    with pytest.raises(DPRError, match=r"same values \[1\]"):
+        Intent((1, 2), (1,))
+
+
+def test_a_prompt_needs_an_intent_of_known_values():
+    with pytest.raises(DPRError, match="neutral"):
+        small().prompt(Intent(), "train", rng())
+    for index in (3, -1):
+        with pytest.raises(DPRError, match=f"index {index}"):
+            small().prompt(Intent((index,)), "train", rng())
+    with pytest.raises(DPRError, match="'seen'"):
+        small().prompt(Intent((0,)), "seen", rng())
+    with pytest.raises(DPRError, match="'standard'"):
+        small().patterns("standard", "train")
+
+
+# The files that ship
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_train_and_unseen_share_no_frame(name):
+    book = Phrasebook.load(name, ["Some_Value"])
+    seen = [frame(p) for kind in NEEDED for p in book.patterns(kind, "train")]
+    unseen = [frame(p) for kind in NEEDED for p in book.patterns(kind, "unseen")]
+    assert not set(seen) & set(unseen)
+    sides = re.compile(r"\b(value|include|exclude)\b")
+    assert not {sides.sub("x", s) for s in seen} & {sides.sub("x", s) for s in unseen}
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_most_unseen_wishes_and_rejections_hold_a_word_that_training_lacks(name):
+    content = yaml.safe_load((properties_dir() / "phrasebook" / f"{name}.yaml").read_text())
+    word = re.compile("|".join(rf"\b{word}" for word in content["held_out"]), re.IGNORECASE)
+    for kind in ("positive", "negative", "compound"):
+        unseen = content[kind]["unseen"]
+        assert sum(bool(word.search(re.sub(r"{.*?}", "", p))) for p in unseen) >= len(unseen) / 2
+    for used in content["held_out"]:
+        unseen = [p for kind in NEEDED for p in content[kind]["unseen"]]
+        assert any(re.search(rf"\b{used}", p, re.IGNORECASE) for p in unseen), used
+
+
+def test_movies_offer_enough_phrases(movies):
+    least = {"positive": (180, 40), "negative": (180, 40), "compound": (100, 25)}
+    for kind, sizes in {**least, "neutral": (120, 25)}.items():
+        for phrases, size in zip(PHRASES, sizes, strict=True):
+            patterns = movies.patterns(kind, phrases)
+            assert len(set(map(frame, patterns))) >= size
+
+
+@pytest.mark.parametrize("values", [ML_1M, ml_100k_values()], ids=["ml-1m", "ml-100k"])
+def test_every_movielens_value_has_a_readable_name_of_its_own(values):
+    content = yaml.safe_load((properties_dir() / "phrasebook/movies.yaml").read_text())
+    assert set(values) <= set(content["names"])
+    readable = Phrasebook.load("movies", values).readable
+    assert len(set(readable)) == len(values) >= 18
+    names = dict(zip(values, readable, strict=True))
+    assert names["Sci-Fi"] == "science fiction"
+    assert names["Film-Noir"] == "film noir"
+    assert names["Children's"] == "children's"
+    assert all(re.fullmatch(r"[a-z' ]+", name) for name in readable)
+
+
+def test_the_generic_phrasebook_names_any_value():
+    values = ["Hair_Care", "Women's_Fragrance", "1990"]
+    book = Phrasebook.load("generic", values)
+    assert book.readable == ["hair care", "women's fragrance", "1990"]
+    assert "hair care" in book.prompt(Intent((0,)), "unseen", rng()).lower()
+
+
+def test_a_synonym_belongs_to_one_split():
+    content = yaml.safe_load((properties_dir() / "phrasebook/movies.yaml").read_text())
+    for value, entry in content["names"].items():
+        groups = entry.get("synonyms", {"train": [], "unseen": []})
+        train, unseen = ({name["name"] for name in groups[phrases]} for phrases in PHRASES)
+        assert not train & unseen, value
+    assert set(content["sampling"]["train"]) == set(CHANCES)
+    assert not any(content["sampling"]["unseen"].values())
+
+
+# Files that are wrong
+
+
+def without(kind, phrases=None):
+    content = deepcopy(SMALL)
+    if phrases:
+        content[kind][phrases] = []
+    else:
+        del content[kind]
+    return content
+
+
+def changed(kind, phrases, *patterns):
+    content = deepcopy(SMALL)
+    content[kind][phrases] = list(patterns)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (["a", "list"], "the file must hold"),
+        (without("negative"), "negative.train holds no pattern"),
+        (without("neutral", "unseen"), "neutral.unseen holds no pattern"),
+        ({**SMALL, "positve": {}}, "unknown key 'positve'; did you mean 'positive'"),
+        ({**SMALL, "positive": {"training": []}}, "unknown key 'training'; did you mean 'train'"),
+        ({**SMALL, "positive": {"train": "I want {value}"}}, "positive.train must be a list"),
+        (changed("positive", "train", False), "positive.train, False is no text"),
+        (changed("negative", "train", "no"), "'no' lacks its placeholder {value}"),
+        (changed("compound", "train", "{include}!"), "lacks its placeholder {exclude}"),
+        (changed("positive", "train", "{value} {genre}"), "not a form of {value}"),
+        (changed("neutral", "train", "hi {include}"), "not a form of {value}"),
+        (changed("positive", "train", "{a values}"), "lacks its placeholder"),
+        (changed("positive", "train", "bring {VALUE}"), "lacks its placeholder"),
+        (changed("positive", "unseen", "i want: {a value}"), "positive.train has the same frame"),
+        (changed("negative", "unseen", "I want {value}"), "positive.train has the same frame"),
+        ({**SMALL, "held_out": ["want"]}, "'I want {values}.' holds 'want'"),
+        ({**SMALL, "names": {"A": "beer", "B": "Beer"}}, "'B' and 'A' are both called 'Beer'"),
+        ({**SMALL, "names": {"A": "c d"}}, "'c_D' and 'A' are both called 'c d'"),
+        ({**SMALL, "names": {"A": {"one": "an apple"}}}, "names, 'A' lacks 'name'"),
+        ({**SMALL, "names": {"A": {"name": "a", "plural": "b"}}}, "unknown key 'plural'"),
+        ({**SMALL, "names": {"A": {"name": 7}}}, "names, 'A', name: 7 is no text"),
+        ({**SMALL, "names": {"A": {"name": "a", "synonyms": {"train": "b"}}}}, "must be a list"),
+        (
+            {**SMALL, "names": {"A": {"name": "a", "synonyms": {"unseen": ["beer"]}}, "B": "beer"}},
+            "'B' and 'A' are both called 'beer'",
+        ),
+        ({**SMALL, "sampling": {"train": {"typos": 1}}}, "did you mean 'typo'"),
+        ({**SMALL, "sampling": {"train": {"typo": 2}}}, "sampling.train.typo must be a number"),
+        ({**SMALL, "noun": {"one": 3}}, "noun, one: 3 is no text"),
+    ],
+)
+def test_a_wrong_entry_is_named(content, message):
+    with pytest.raises(DPRError, match=re.escape(message)) as error:
+        Phrasebook(content, ["A", "B", "c_D"], "small.yaml")
+    assert "small.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_value_needs_letters():
+    with pytest.raises(DPRError, match="names, '_'"):
+        small(values=["A", "_"])
+
+
+def test_a_file_is_loaded_by_path_and_a_missing_one_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    book = Phrasebook.load(str(path), ["A"])
+    assert book.prompt(Intent((0,)), "train", rng()) == "I want apples."
+    with pytest.raises(DPRError, match=r"'movie' is neither .* did you mean 'movies'"):
+        Phrasebook.load("movie", ["A"])
+    for broken in ("positive: [", "positive: {}\npositive: {}", "names: {A: \x00}"):
+        path.write_text(broken)
+        with pytest.raises(DPRError, match=r"mine\.yaml is not readable yaml"):
+            Phrasebook.load(str(path), ["A"])
+
+
+def test_the_documented_example_is_a_phrasebook():
+    page = Path(__file__).parents[2] / "docs" / "phrasebooks.md"
+    content = yaml.safe_load(page.read_text().split("```yaml")[1].split("```")[0])
+    book = Phrasebook(content, ["Cookbooks", "SciFi"], "docs")
+    assert book.prompt(Intent((0,)), "unseen", rng()) == "I'm craving cookbooks."
+    assert book.prompt(Intent((1,), (0,)), "unseen", rng()) == "science fiction minus cookbooks"

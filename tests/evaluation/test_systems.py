@@ -1,0 +1,174 @@
+"""Each compared system against rankings worked out by hand."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from recbole_dpr.evaluation.systems import (
+    PromptedBatch,
+    backbone,
+    baselines,
+    calibrated_filter,
+    dense_ranks,
+    filter_,
+    post_filter,
+)
+
+
+@dataclass
+class Attributes:
+    """Stand-in for the data room's class, straight from its contract."""
+
+    fields: list[str]
+    matrix: torch.Tensor
+
+    def allowed(self, include, exclude):
+        carries = include.float() @ self.matrix.float().T > 0
+        return (carries | ~include.any(dim=1, keepdim=True)) & ~self.forbidden(exclude)
+
+    def forbidden(self, exclude):
+        return exclude.float() @ self.matrix.float().T > 0
+
+
+# Values: comedy, drama, war (genre) and 90s (decade). Item 0 is the padding.
+MATRIX = torch.tensor(
+    [
+        [0, 0, 0, 0],
+        [1, 0, 0, 1],
+        [0, 1, 0, 0],
+        [1, 1, 1, 0],
+        [0, 0, 1, 0],
+        [1, 0, 0, 0],
+    ]
+).bool()
+ATTRIBUTES = Attributes(fields=["genre"] * 3 + ["decade"], matrix=MATRIX)
+COMEDY, WAR = 0, 2
+
+
+def batch(scores, include=(), exclude=()):
+    wanted, unwanted = torch.zeros(1, 4).bool(), torch.zeros(1, 4).bool()
+    wanted[0, list(include)] = True
+    unwanted[0, list(exclude)] = True
+    return PromptedBatch(torch.tensor([[0.0, *scores]]), wanted, unwanted, ATTRIBUTES)
+
+
+def ranking(scores):
+    return scores[0].argsort(descending=True).tolist()
+
+
+FALLING = (5.0, 4.0, 3.0, 2.0, 1.0)  # the backbone ranks items 1, 2, 3, 4, 5
+
+
+def test_backbone_ignores_the_prompt():
+    assert ranking(backbone(batch(FALLING, include=[WAR]))) == [1, 2, 3, 4, 5, 0]
+
+
+def test_filter_puts_allowed_items_first_and_fills_up_in_the_backbones_order():
+    assert ranking(filter_(batch(FALLING, include=[WAR]))) == [3, 4, 1, 2, 5, 0]
+    assert ranking(filter_(batch(FALLING, exclude=[COMEDY]))) == [2, 4, 1, 3, 5, 0]
+    assert ranking(filter_(batch(FALLING, include=[WAR], exclude=[COMEDY]))) == [4, 1, 2, 3, 5, 0]
+
+
+def test_filter_without_an_intent_is_the_backbone():
+    assert ranking(filter_(batch(FALLING))) == [1, 2, 3, 4, 5, 0]
+
+
+@pytest.mark.parametrize("spread", ["near", "far", "tiny"])
+def test_filter_keeps_every_order_and_every_tie_of_the_backbone(spread):
+    generator = torch.Generator().manual_seed(1)
+    n_items = 500
+    scores = {
+        # Neighbouring float32 numbers, which an offset added in float32 would merge.
+        "near": 1 + torch.randint(0, 300, (4, n_items), generator=generator) * 2.0**-23,
+        "far": torch.randn(4, n_items, generator=generator) * 1e6,
+        # Far below the resolution of float64 at the size of the row's range.
+        "tiny": torch.randn(4, n_items, generator=generator) * 1e-30,
+    }[spread].float()
+    scores[:, 1] = 5e6  # makes the row's range large
+    matrix = torch.rand(n_items, 1, generator=generator) < 0.3
+    matrix[0] = False
+    attributes = Attributes(["genre"], matrix)
+    include = torch.ones(4, 1).bool()
+    filtered = filter_(PromptedBatch(scores, include, torch.zeros(4, 1).bool(), attributes))
+
+    for row in range(4):
+        keys = [(bool(matrix[i, 0]), float(scores[row, i])) for i in range(1, n_items)]
+        result = filtered[row, 1:].tolist()
+        level = {key: place for place, key in enumerate(sorted(set(keys)))}
+        levels = {score: place for place, score in enumerate(sorted(set(result)))}
+        assert [level[key] for key in keys] == [levels[score] for score in result]
+
+
+def test_dense_ranks_count_distinct_scores():
+    assert dense_ranks(torch.tensor([[7.0, -1.0, 7.0, 3.0]])).tolist() == [[2, 0, 2, 1]]
+    assert dense_ranks(torch.tensor([[-0.0, 0.0]])).tolist() == [[0, 0]]
+
+
+def test_calibrated_filter_ranks_by_probability_over_number_of_values():
+    # P(item) 0.45 with three genres, against 0.20 with one: 0.15 < 0.20.
+    probabilities = torch.tensor([0.05, 0.05, 0.45, 0.20, 0.25]).log().tolist()
+    assert ranking(filter_(batch(probabilities, include=[WAR])))[:2] == [3, 4]
+    assert ranking(calibrated_filter(batch(probabilities, include=[WAR])))[:2] == [4, 3]
+
+
+def test_calibrated_filter_is_the_posterior_of_a_perfect_backbone():
+    """Draw target and prompt by the protocol: the ranking is that of P(target | prompt)."""
+    probability = torch.tensor([0.31, 0.11, 0.32, 0.12, 0.14])
+    genres = MATRIX[1:, :3].float()
+    posterior = probability * genres[:, COMEDY] / genres.sum(dim=1)
+    expected = (posterior.argsort(descending=True)[:3] + 1).tolist()
+    result = calibrated_filter(batch(probability.log().tolist(), include=[COMEDY]))
+    assert ranking(result)[:3] == expected == [1, 5, 3]
+
+
+def test_calibration_counts_values_of_the_wanted_field_only():
+    # Item 1 has one genre and a decade, item 5 one genre: their order must stay.
+    assert ranking(calibrated_filter(batch((1.1, 0, 0, 0, 1.0), include=[COMEDY])))[:2] == [1, 5]
+
+
+def test_calibration_does_not_depend_on_the_scale_of_the_softmax():
+    scores = torch.tensor(FALLING)
+    shifted = (scores + 64).tolist()
+    same = calibrated_filter(batch(scores.log_softmax(0).tolist(), include=[COMEDY]))
+    assert ranking(calibrated_filter(batch(shifted, include=[COMEDY]))) == ranking(same)
+
+
+@pytest.mark.parametrize("exclude", [(), (WAR,), (COMEDY, WAR)])
+def test_without_a_wanted_value_the_calibrated_filter_is_the_filter(exclude):
+    given = batch((0.3, 0.1, 0.4, 0.15, 0.9), exclude=exclude)
+    assert torch.equal(calibrated_filter(given), filter_(given))
+
+
+def test_post_filter_reaches_no_further_than_its_k():
+    given = batch(FALLING, include=[WAR])  # items 3 and 4
+    assert ranking(post_filter(given, k=3)) == [3, 1, 2, 4, 5, 0]
+    assert ranking(post_filter(given, k=2)) == [1, 2, 3, 4, 5, 0]
+
+
+def test_post_filter_of_the_whole_catalogue_is_the_filter():
+    given = batch(FALLING, include=[WAR], exclude=[COMEDY])
+    assert torch.equal(post_filter(given, k=5), filter_(given))
+    assert torch.equal(post_filter(given, k=10_000), filter_(given))
+
+
+def test_the_padding_item_is_last_even_where_the_mask_allows_it():
+    given = batch((-5.0, -4.0, -3.0, -2.0, -1.0), exclude=[COMEDY])  # padding scored highest
+    assert given.allowed[0, 0]
+    for name, system in baselines({"post_filter_k": 2}).items():
+        assert ranking(system(given))[-1] == 0, name
+
+
+def test_baselines_has_the_names_of_the_contract_and_reads_k_from_the_config():
+    systems = baselines({"post_filter_k": 3})
+    assert list(systems) == ["backbone", "filter", "calibrated_filter", "post_filter"]
+    given = batch(FALLING, include=[WAR])
+    assert torch.equal(systems["post_filter"](given), post_filter(given, k=3))
+
+
+def test_no_system_changes_the_scores_that_it_was_given():
+    scores = torch.tensor([[9.0, *FALLING]])
+    none = torch.zeros(1, 4).bool()
+    for system in baselines({"post_filter_k": 2}).values():
+        system(PromptedBatch(scores, none, none, ATTRIBUTES))
+    assert scores.tolist() == [[9.0, *FALLING]]
