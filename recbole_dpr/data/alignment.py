@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,21 +23,17 @@ class AlignmentBatch:
     Parameters
     ----------
     items : LongTensor ``[n]``
-    states : Tensor ``[B, T, D]``
-    mask : BoolTensor ``[B, T]``
-    include, exclude : BoolTensor ``[B, V]``
+    prompts : tuple of Tensor, optional
+        Token states ``[B, T, D]``, mask ``[B, T]``, include and exclude ``[B, V]``.
     """
 
     items: Tensor
-    states: Tensor | None = None
-    mask: Tensor | None = None
-    include: Tensor | None = None
-    exclude: Tensor | None = None
+    prompts: tuple[Tensor, ...] | None = None
 
     def to(self, device: torch.device) -> AlignmentBatch:
         """The batch on another device, as RecBole's trainer asks for it."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if v is not None}
-        return replace(self, **moved)
+        prompts = self.prompts and tuple(x.to(device) for x in self.prompts)
+        return AlignmentBatch(self.items.to(device), prompts)
 
 
 class AlignmentLoader:
@@ -84,11 +80,9 @@ class AlignmentLoader:
     def __iter__(self) -> Iterator[AlignmentBatch]:
         rows = self._rows.tensor_split(len(self))
         for items, asked in zip(self._items.split(self.batch_size), rows, strict=True):
-            batch = AlignmentBatch(items)
+            prompts = None
             if self._prompts is not None:
                 states, mask, include, exclude = (x[asked] for x in self._prompts)
                 longest = int(mask.sum(dim=1).max())
-                batch = AlignmentBatch(
-                    items, states[:, :longest], mask[:, :longest], include, exclude
-                )
-            yield batch
+                prompts = (states[:, :longest], mask[:, :longest], include, exclude)
+            yield AlignmentBatch(items, prompts)

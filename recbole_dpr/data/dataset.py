@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class PromptDataset(SequentialDataset):
 
     def __init__(self, config) -> None:
         self.prompt_field: str = config["PROMPT_ID_FIELD"]
+        self.inter_feat: Any
         super().__init__(config)
 
     def _download(self) -> None:
@@ -62,7 +64,7 @@ class PromptDataset(SequentialDataset):
         """Name the file and the column that is missing, where RecBole raises a bare KeyError."""
         if not os.path.isfile(path):
             raise DPRError(f"there is no file {path}; a data set needs its interactions there")
-        with open(path, encoding=self.config["encoding"]) as file:
+        with open(path, encoding=self.config["encoding"] or "utf-8") as file:
             columns = [c.split(":")[0] for c in file.readline().strip().split(self._separator)]
         for option in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
             if self.config[option] not in columns:
@@ -97,8 +99,8 @@ class PromptDataset(SequentialDataset):
         """
         parts: list[list[str]] = [[] for _ in range(self.item_num)]
         for field in fields:
-            tokens = self.field2id_token[field] if field in self.field2id_token else []
             ids = attribute_ids(self, field)
+            tokens = self.field2id_token[field]
             glue = ", " if field in self.config["prompt_fields"] else " "
             for item in range(1, self.item_num):
                 words = glue.join(str(tokens[i]).replace("_", " ") for i in ids[item] if i)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,11 @@ class PromptedTask:
     on_habit: Tensor
 
 
-def one_hot(rows: Iterable[Iterable[int]], n_values: int) -> Tensor:
+def one_hot(rows: Sequence[Sequence[int]], n_values: int) -> Tensor:
     """Bool ``[n, n_values]`` from the indices that are true in each row."""
-    rows = [list(row) for row in rows]
     marks = torch.zeros(len(rows), n_values, dtype=torch.bool)
     for i, row in enumerate(rows):
-        marks[i, row] = True
+        marks[i, list(row)] = True
     return marks
 
 

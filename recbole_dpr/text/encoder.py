@@ -178,7 +178,9 @@ class TextEncoder:
         found: dict[str, Tensor] = {}
         for begin in range(0, len(order), self.batch_size):
             batch = order[begin : begin + self.batch_size]
-            for i, states in zip(batch, self._forward(kind, [tokens[i] for i in batch]), strict=True):
+            for i, states in zip(
+                batch, self._forward(kind, [tokens[i] for i in batch]), strict=True
+            ):
                 if kind == "vectors":
                     states = normalize(states.float().mean(dim=0, keepdim=True))
                 found[unique[i]] = states
