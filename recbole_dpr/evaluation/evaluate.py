@@ -16,7 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.metrics import DECIMALS, METRICS, PER_USER, PromptCollector, register_metrics
+from recbole_dpr.evaluation.metrics import (
+    DECIMALS,
+    METRICS,
+    PER_USER,
+    PromptCollector,
+    register_metrics,
+)
 from recbole_dpr.evaluation.systems import PromptedBatch, System, baselines, hide_padding
 from recbole_dpr.files import write_text
 
