@@ -29,8 +29,26 @@ from recbole_dpr.model.pretrained import SHIPPED_UPPER, SIZE, save_reader
 from recbole_dpr.model.reader import ABSENT, PromptReader, copy_bert_layer
 from recbole_dpr.text import TextEncoder
 
-GENRES = """Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir
-Horror Musical Mystery Romance Sci-Fi Thriller War Western""".split()
+GENRES = [
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
 SHOWN = 18  # values that a generic prompt is read for: its own, and others
 
 
@@ -90,7 +108,9 @@ def exact(reader: PromptReader, book: Book) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", required=True, help="file to write")
-    parser.add_argument("--prompts", type=int, default=24000, help="movie prompts; half as many generic")
+    parser.add_argument(
+        "--prompts", type=int, default=24000, help="movie prompts; half as many generic"
+    )
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
@@ -160,7 +180,9 @@ def main() -> None:
             losses.append(loss.item())
         seconds = time.time() - started
         figures = {name: exact(reader, book) for name, book in unseen.items()}
-        print(f"epoch {epoch} {seconds:.0f}s loss {np.mean(losses):.4f} unseen {figures}", flush=True)
+        print(
+            f"epoch {epoch} {seconds:.0f}s loss {np.mean(losses):.4f} unseen {figures}", flush=True
+        )
         save_reader(reader, args.out)
     print(json.dumps({"seconds": round(time.time() - started), "unseen": figures}))
 

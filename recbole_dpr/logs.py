@@ -9,6 +9,7 @@ import colorlog
 from recbole.utils.logger import RemoveColorFilter, log_colors_config
 
 DATE = "%d %b %H:%M"
+OF_A_RUN = "recbole_dpr run"
 
 
 def log_to(run_dir: Path, state: str | None) -> logging.Logger:
@@ -26,22 +27,25 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
     level = getattr(logging, (state or "info").upper(), logging.INFO)
     logger = logging.getLogger()
     for handler in list(logger.handlers):
-        if getattr(handler, "of_a_run", False):
+        if handler.get_name() == OF_A_RUN:
             logger.removeHandler(handler)
             handler.close()
     console = logging.StreamHandler()
     console.setFormatter(
         colorlog.ColoredFormatter(
-            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", DATE, log_colors=log_colors_config
+            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s",
+            DATE,
+            log_colors=log_colors_config,
         )
     )
     file = logging.FileHandler(run_dir / f"{run_dir.name}.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)-15s %(levelname)s  %(message)s", DATE))
     # The filter changes the record itself, so the file comes after the console.
     file.addFilter(RemoveColorFilter())
-    for handler in (console, file):
+    handlers: tuple[logging.Handler, ...] = (console, file)
+    for handler in handlers:
         handler.setLevel(level)
-        handler.of_a_run = True  # type: ignore[attr-defined]
+        handler.set_name(OF_A_RUN)
         logger.addHandler(handler)
     logger.setLevel(level)
     return logger

@@ -21,7 +21,6 @@ from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
 from recbole_dpr.data.windows import WindowLoader
-from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
 from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
 from recbole_dpr.logs import log_to
@@ -185,7 +184,9 @@ def prompted_training(
         return None
     prompts = PromptTable(len(data.whole.attributes))
     tasks = prompted_tasks(data.valid._dataset, phrasebook, prompts, config["task_seed"] + 1)
-    return PromptedTraining(phrasebook, [task for task in tasks if task.phrases == "train"], prompts)
+    return PromptedTraining(
+        phrasebook, [task for task in tasks if task.phrases == "train"], prompts
+    )
 
 
 def report(
@@ -204,9 +205,7 @@ def report(
     if isinstance(model, DPR):
         model.set_prompts(prompts.texts)
         router = router_weights(model, tasks)
-    metrics, ranks = evaluate_tasks(
-        model, tasks, config, test, prompts, sampler=data.test._sampler
-    )
+    metrics, ranks = evaluate_tasks(model, tasks, config, test, prompts, sampler=data.test._sampler)
     metrics["seconds"] = {
         **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
         **metrics["seconds"],

@@ -209,10 +209,10 @@ class DPR(SequentialRecommender):
         """Stage 2: align item texts, and prompts where the reader is trained too, with the values."""
         matrix = self.attributes.matrix.to(self.device)
         semantic = self.semantic.alignment_loss(batch.items, matrix[batch.items])
-        if batch.states is None:
+        if batch.prompts is None:
             return semantic
-        logits = self.reader(batch.states, batch.mask)
-        return semantic, self.reader.loss(logits, batch.include, batch.exclude)
+        states, mask, include, exclude = batch.prompts
+        return semantic, self.reader.loss(self.reader(states, mask), include, exclude)
 
     def prompted_loss(self, interaction: Interaction) -> Tensor:
         """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn."""

@@ -52,8 +52,9 @@ class MixtureOfExperts(nn.Module):
             for _ in range(n_experts)
         )
         for expert in self.experts:
-            nn.init.zeros_(expert[-1].weight)
-            nn.init.zeros_(expert[-1].bias)
+            last = list(expert.children())[-1]
+            for weight in last.parameters():
+                nn.init.zeros_(weight)
 
     def forward(self, x: Tensor, prompts: Tensor) -> Tensor:
         """The experts' outputs in the router's mixture, ``[n, out_size]``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
@@ -95,7 +97,7 @@ def upper_layer(size: int, dropout: float = 0.1) -> nn.TransformerEncoderLayer:
     )
 
 
-def copy_bert_layer(source: nn.Module, target: nn.TransformerEncoderLayer) -> None:
+def copy_bert_layer(source: Any, target: nn.TransformerEncoderLayer) -> None:
     """Start an upper layer from a layer of a Hugging Face BERT."""
     attention = source.attention.self
     parts = (attention.query, attention.key, attention.value)

@@ -81,6 +81,8 @@ class DPRTrainer(Trainer):
         self.eval_collector = PromptCollector(settings, masks=self._masks)
         self.evaluator = Evaluator(settings)
         self._allowed: tuple[Tensor, Tensor] | None = None
+        self.best_valid_score: float
+        self.best_valid_result: Result | None
 
     # The stages
 
