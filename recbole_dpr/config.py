@@ -69,6 +69,8 @@ class StageOptions:
     valid_metric: str
     batch_size: int
     weight_decay: float
+    schedule: str
+    averaging: float
 
 
 class DPRConfig(Config):
@@ -180,6 +182,8 @@ class DPRConfig(Config):
             own = self[f"stage{number}_{name}"]
             values[name] = self[fallback] if own is None else own
         values["epochs"] = min(values["epochs"], self["epochs"])
+        for name in ("schedule", "averaging"):
+            values[name] = self[f"stage{number}_{name}"]
         return StageOptions(**values, weight_decay=self["weight_decay"])
 
     def to_yaml(self, path: str | Path) -> None:

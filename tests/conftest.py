@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from recbole_dpr import run_recbole_dpr
 from recbole_dpr.config import DPRConfig
 
 # Two kinds of thing that every user takes in turn, and a third that half of the items also have.
@@ -41,9 +43,8 @@ def write_atomic(folder: Path, name: str, rows: dict[str, list[list[Any]]]) -> N
         (folder / name / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
 
-@pytest.fixture
-def data_path(tmp_path: Path) -> Path:
-    """A folder that holds the data set `tiny`.
+def write_tiny(folder: Path) -> Path:
+    """Write the data set `tiny`, and return `folder`.
 
     Items `i0`, `i2`, ... are red, `i1`, `i3`, ... are blue, and the second half is green as well.
     Every user takes red and blue things strictly in turn, so what comes next has the other colour
@@ -61,25 +62,59 @@ def data_path(tmp_path: Path) -> Path:
     for n in range(N_ITEMS):
         third = f" {THIRD}" if n >= N_ITEMS // 2 else ""
         item.append([f"i{n}", f"Thing number {n}", VALUES[n % 2] + third])
-    write_atomic(tmp_path / "data", "tiny", {"inter": inter, "item": item})
-    return tmp_path / "data"
+    write_atomic(folder, "tiny", {"inter": inter, "item": item})
+    return folder
 
 
-@pytest.fixture
-def tiny_options(data_path: Path, tmp_path: Path) -> dict[str, Any]:
-    """Options for a run on `tiny` that writes below `tmp_path` only."""
+def options_for(data_path: Path, folder: Path) -> dict[str, Any]:
+    """Options for a run on `tiny` that writes below `folder` only."""
     return {
         "data_path": str(data_path),
-        "checkpoint_dir": str(tmp_path / "saved"),
-        "text_cache_dir": str(tmp_path / "cache"),
+        "checkpoint_dir": str(folder / "saved"),
+        "text_cache_dir": str(folder / "cache"),
         "prompt_fields": ["colour"],
         "item_text_fields": ["title", "colour"],
         "title_field": "title",
         "phrasebook": "generic",
         "show_progress": False,
+        "state": "warning",
         **SMALL,
         **SHORT_STAGES,
     }
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> Path:
+    """A folder that holds the data set `tiny`; see `write_tiny`."""
+    return write_tiny(tmp_path / "data")
+
+
+@pytest.fixture
+def tiny_options(data_path: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options for a run on `tiny` that writes below `tmp_path` only."""
+    return options_for(data_path, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run of DPR-SASRec on `tiny` returned that was long enough to learn the colours."""
+    folder = tmp_path_factory.mktemp("trained")
+    here = os.getcwd()
+    os.chdir(folder)  # RecBole's tensorboard folder goes to where one stands
+    try:
+        options = options_for(write_tiny(folder / "data"), folder)
+        options |= {"stage1_epochs": 40, "stage2_epochs": 10, "stage3_epochs": 20}
+        options |= {"stage1_batch_size": 8, "stage3_batch_size": 8, "warmup_steps": 10}
+        options |= {"hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1, "stage1_patience": 40}
+        return run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    finally:
+        os.chdir(here)
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing that a test writes land in the repository."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_layers_from_weakest_to_strongest(tmp_path):
 
 def test_recboles_defaults_are_below_ours():
     made = config()
-    assert made["hidden_dropout_prob"] == 0.5, "SASRec's own yaml"
+    assert made["inner_size"] == 256, "SASRec's own yaml"
     assert made["learner"] == "adam", "RecBole's overall.yaml"
     assert made["valid_metric"] == "NDCG@10", "properties/overall.yaml (RecBole: MRR@10)"
     assert made["prompt_fields"] == ["class"], "properties/dataset/ml-100k.yaml"
@@ -193,9 +193,9 @@ def test_two_configs_do_not_touch_each_other():
 
 
 def test_a_dict_of_the_callers_stays_as_it_is():
-    options = {"task_mix": {"none": 1.0}, "epochs": "7"}
+    options = {"task_mix": {"positive": 1.0}, "epochs": "7"}
     assert DPRConfig(config_dict=options)["epochs"] == 7
-    assert options == {"task_mix": {"none": 1.0}, "epochs": "7"}
+    assert options == {"task_mix": {"positive": 1.0}, "epochs": "7"}
 
 
 def test_the_config_reads_no_command_line_by_itself(monkeypatch):
@@ -217,8 +217,8 @@ def test_the_config_reads_no_command_line_by_itself(monkeypatch):
         ("[1, 2]", [1, 2]),
         ("1,2", [1, 2]),
         ("[Recall, NDCG]", ["Recall", "NDCG"]),
-        ("{none: 1, positive: 2.5}", {"none": 1, "positive": 2.5}),
-        ("{none:1,positive:2.5}", {"none": 1, "positive": 2.5}),
+        ("{negative: 1, positive: 2.5}", {"negative": 1, "positive": 2.5}),
+        ("{negative:1,positive:2.5}", {"negative": 1, "positive": 2.5}),
         ("{'a': [1]}", {"a": [1]}),
         ("SASRec", "SASRec"),
         ("a comedy, nothing violent", "a comedy, nothing violent"),
@@ -290,8 +290,8 @@ def test_numbers_in_files_are_numbers(tmp_path):
         ("--text_precision=int4", "option 'text_precision' takes one of float32, bfloat16"),
         ("--task_mix=0.5", "option 'task_mix' takes a dict"),
         ("--task_mix={positve: 1}", "task_mix has no kind 'positve'; did you mean 'positive'"),
-        ("--task_mix={none: -1}", "task_mix: none takes a number >= 0, not -1"),
-        ("--task_mix={none: 0, positive: 0, negative: 0, compound: 0}", "a share above 0"),
+        ("--task_mix={positive: -1}", "task_mix: positive takes a number >= 0, not -1"),
+        ("--task_mix={positive: 0, negative: 0, compound: 0}", "a share above 0"),
         ("--topk=[0]", "topk takes whole numbers >= 1"),
         ("--topk=ten", "topk takes whole numbers >= 1"),
         ("--metrics=[NDGC]", "unknown metric 'NDGC' in metrics; did you mean 'NDCG'"),
@@ -378,7 +378,8 @@ def test_epochs_limit_every_stage():
 def test_what_a_stage_leaves_open_comes_from_recboles_options():
     given = ["--learning_rate=0.01", "--stopping_step=4", "--train_batch_size=32"]
     open_ = [f"--stage2_{name}=None" for name in ("learning_rate", "patience", "batch_size")]
-    stage = config(*given, *open_, "--weight_decay=0.1").stage(2)
+    unmeasured = ["--stage2_valid_metric=None", "--weight_decay=0.1"]
+    stage = config(*given, *open_, *unmeasured).stage(2)
     assert (stage.learning_rate, stage.patience, stage.batch_size) == (0.01, 4, 32)
     assert (stage.valid_metric, stage.weight_decay) == ("NDCG@10", 0.1)
     closed = [a.replace("None", "1") for a in open_]
@@ -391,7 +392,7 @@ def test_what_a_stage_leaves_open_comes_from_recboles_options():
 
 
 def test_a_run_folder_gives_the_same_config_back(tmp_path):
-    made = config("--epochs=3", "--text_encoder=käse: \x07 'x'", task_mix={"none": 0.5})
+    made = config("--epochs=3", "--text_encoder=käse: \x07 'x'", task_mix={"positive": 0.5})
     made.to_yaml(tmp_path / "config.yaml")
     again = DPRConfig.from_run(tmp_path)
     assert again.final_config_dict == made.final_config_dict

@@ -14,6 +14,7 @@ from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.text import TextEncoder
 
 PASSES = 10  # over the catalogue per epoch: one pass is over sooner than a validation
+PROMPTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,16 @@ class AlignmentLoader:
         self._rows = torch.from_numpy(rng.permutation(n_prompts))
 
     def __len__(self) -> int:
-        return math.ceil(len(self._items) / self.batch_size)
+        items, prompts = len(self._items) / self.batch_size, len(self._rows) / PROMPTS_AT_ONCE
+        return math.ceil(max(items, prompts))
 
     def __iter__(self) -> Iterator[AlignmentBatch]:
-        rows = self._rows.tensor_split(len(self))
-        for items, asked in zip(self._items.split(self.batch_size), rows, strict=True):
+        steps = len(self)
+        items, rows = self._items.tensor_split(steps), self._rows.tensor_split(steps)
+        for some, asked in zip(items, rows, strict=True):
             prompts = None
             if self._prompts is not None:
                 states, mask, include, exclude = (x[asked] for x in self._prompts)
                 longest = int(mask.sum(dim=1).max())
                 prompts = (states[:, :longest], mask[:, :longest], include, exclude)
-            yield AlignmentBatch(items, prompts)
+            yield AlignmentBatch(some, prompts)

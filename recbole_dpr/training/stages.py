@@ -40,8 +40,6 @@ class Stage:
         What the stage trains; all else stays.
     prompted : bool
         Whether it is validated on the prompted tasks rather than on the standard one.
-    schedule : str
-        "constant" or "cosine".
     """
 
     number: int
@@ -51,12 +49,11 @@ class Stage:
     loss: Loss
     parameters: list[Parameter]
     prompted: bool
-    schedule: str
 
     def rate(self, step: int, warmup: int) -> float:
         """Factor of the learning rate at a step, counted from 0 over the whole stage."""
         rising = min(1.0, (step + 1) / max(1, warmup))
-        if self.schedule == "constant":
+        if self.options.schedule == "constant":
             return rising
         total = self.options.epochs * len(self.loader)
         return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
@@ -92,7 +89,6 @@ def collaborative_stage(config: Any, model: Any, loss: Loss, loader: WindowLoade
         loss,
         parameters,
         False,
-        config["stage1_schedule"],
     )
 
 
@@ -110,8 +106,15 @@ def alignment_stage(config: Any, model: DPR, training: PromptedTraining) -> Stag
     loader = AlignmentLoader(
         model.n_items, options.batch_size, config["seed"], prompts, model.encoder
     )
-    schedule = config["stage2_schedule"]
-    return Stage(2, "alignment", options, loader, model.alignment_loss, parameters, True, schedule)
+    return Stage(
+        2,
+        "alignment",
+        options,
+        loader,
+        model.alignment_loss,
+        parameters,
+        True,
+    )
 
 
 def prompted_stage(config: Any, model: DPR, loader: WindowLoader) -> Stage:
@@ -127,5 +130,4 @@ def prompted_stage(config: Any, model: DPR, loader: WindowLoader) -> Stage:
         model.prompted_loss,
         parameters,
         True,
-        config["stage3_schedule"],
     )

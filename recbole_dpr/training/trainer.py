@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -73,6 +74,7 @@ class DPRTrainer(Trainer):
         self._stage: Stage | None = None
         self._epoch = self._step = 0
         self._best: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] = {}
         self._resumed: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         register_metrics()
         settings = {key: config[key] for key in ("topk", "eval_args", "device")}
@@ -148,6 +150,7 @@ class DPRTrainer(Trainer):
         chosen = {id(parameter) for parameter in stage.parameters}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
+        self._average = self._copy_of_weights() if stage.options.averaging else {}
         self.optimizer = self._build_optimizer(
             params=stage.parameters,
             learning_rate=stage.options.learning_rate,
@@ -163,7 +166,7 @@ class DPRTrainer(Trainer):
             return 0
         self._restore(tensors, about)
         if about["finished"]:
-            self._put_best_back()
+            self._put(self._best)
             return None
         return about["epoch"] + 1
 
@@ -192,9 +195,11 @@ class DPRTrainer(Trainer):
             losses = self._train_epoch(stage.loader, epoch, self._loss, show_progress)
             steps = len(stage.loader)
             loss = (sum(losses) if isinstance(losses, tuple) else losses) / steps
+            self._update_average()
             trained = perf_counter() - started
-            result = self._validate(stage, valid_data, show_progress)
-            improved = self._compare(result)
+            with self._averaged_weights():
+                result = self._validate(stage, valid_data)
+                improved = self._compare(result)
             finished = self.cur_step > stage.options.patience or epoch + 1 == stage.options.epochs
             seconds = perf_counter() - started
             self.seconds[f"stage{stage.number}"] += seconds
@@ -216,7 +221,7 @@ class DPRTrainer(Trainer):
                 callback_fn(epoch, result.get(self.valid_metric, 0.0))
             if finished:
                 break
-        self._put_best_back()
+        self._put(self._best)
 
     def _loss(self, interaction: Any) -> Any:
         """The stage's loss; also where RecBole's epoch lets a learning rate schedule in."""
@@ -224,8 +229,42 @@ class DPRTrainer(Trainer):
         rate = self._stage.rate(self._step, self.config["warmup_steps"])
         for group in self.optimizer.param_groups:
             group["lr"] = self._stage.options.learning_rate * rate
+        if self._step:
+            self._update_average()
         self._step += 1
         return self._stage.loss(interaction)
+
+    def _weights(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that the stage trains, by name."""
+        named = self.model.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    def _copy_of_weights(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self._weights().items()}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average a little towards the weights; early on faster, to forget the start."""
+        if self._average and self._stage is not None:
+            decay = min(self._stage.options.averaging, self._step / (self._step + 10))
+            for name, parameter in self._weights().items():
+                self._average[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Inside, the model has the average of its weights."""
+        trained = self._copy_of_weights() if self._average else {}
+        self._put(self._average)
+        try:
+            yield
+        finally:
+            self._put(trained)
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
@@ -238,7 +277,7 @@ class DPRTrainer(Trainer):
 
     # Validation
 
-    def _validate(self, stage: Stage, valid_data: Any, show_progress: bool) -> Result:
+    def _validate(self, stage: Stage, valid_data: Any) -> Result:
         if not valid_data:
             return {}
         if not stage.prompted:
@@ -296,20 +335,8 @@ class DPRTrainer(Trainer):
                 self.best_valid_score, self.best_valid_result = value, result
         self.cur_step = 0 if improved else self.cur_step + 1
         if improved:
-            assert self._stage is not None
-            chosen = {id(parameter) for parameter in self._stage.parameters}
-            self._best = {
-                name: parameter.detach().clone()
-                for name, parameter in self.model.named_parameters()
-                if id(parameter) in chosen
-            }
+            self._best = self._copy_of_weights()
         return improved
-
-    def _put_best_back(self) -> None:
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in self._best:
-                    parameter.copy_(self._best[name])
 
     def _report(
         self,
@@ -360,6 +387,7 @@ class DPRTrainer(Trainer):
         tensors = {
             **checkpoint.prefixed("model.", self._learned_weights()),
             **checkpoint.prefixed("best.", self._best),
+            **checkpoint.prefixed("average.", self._average),
             **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(self.optimizer)),
             **checkpoint.random_state(),
         }
@@ -383,6 +411,7 @@ class DPRTrainer(Trainer):
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self._best = checkpoint.without_prefix("best.", tensors)
+        self._average = checkpoint.without_prefix("average.", tensors)
         self.best_valid_score = about["best_valid_score"]
         self.best_valid_result = about["best_valid_result"]
         self.cur_step = about["cur_step"]

@@ -1,0 +1,186 @@
+"""How fast an epoch of the backbone is, against RecBole's own loop, side by side in one process.
+
+    python benchmarks/speed.py                       # SASRec on ml-100k, two to three minutes
+    python benchmarks/speed.py --model=GRU4Rec --rounds=3
+    python benchmarks/speed.py --until=0.060         # also the time to that validation NDCG@10
+
+RecBole's side is its own data set, loader, trainer and model, with its own batch size, as a RecBole
+user gets them. That includes autograd's anomaly detection, which importing RecBole's models turns on;
+`recbole_plain_s` is the same without. Ours is stage 1. Both train the same class with the same
+options, in turn, `--rounds` times: a whole epoch of ours, then `--share` of the batches of one of
+RecBole's, from which its epoch is reckoned. Medians are reported.
+
+`dataset_ratio` compares the memory that the tensors of the built training split take.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from recbole.data import create_samplers
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.dataset import SequentialDataset
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
+
+from recbole_dpr.config import DPRConfig
+from recbole_dpr.data.loading import load_data
+from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.model.backbone import Backbone
+
+
+class RecBoleSide:
+    """RecBole's own classes, from the data set to the trainer."""
+
+    def __init__(self, config: Any) -> None:
+        config["train_batch_size"] = 2048  # RecBole's default
+        dataset = SequentialDataset(config)
+        splits = dataset.build()
+        self.train = splits[0]
+        samplers = create_samplers(config, dataset, splits)
+        self.loader = TrainDataLoader(config, splits[0], samplers[0], shuffle=True)
+        self.valid = FullSortEvalDataLoader(config, splits[1], samplers[1])
+        self.model = config.model_class(config, splits[0]).to(config["device"])
+        self.trainer = Trainer(config, self.model)
+        self.trainer.eval_collector.data_collect(self.loader)
+
+    def part_of_an_epoch(self, share: float) -> float:
+        """Seconds of a whole epoch, reckoned from the first `share` of its batches."""
+        batches = max(1, round(share * len(self.loader)))
+        started = time.perf_counter()
+        self.trainer._train_epoch(list_like(self.loader, batches), 0)
+        return (time.perf_counter() - started) * len(self.loader) / batches
+
+    def epoch(self) -> None:
+        self.trainer._train_epoch(self.loader, 0)
+
+
+class OurSide:
+    """Stage 1 on windows."""
+
+    def __init__(self, config: Any) -> None:
+        data = load_data(config)
+        self.train, self.valid = data.train, data.valid
+        self.options = config.stage(1)
+        self.loader = WindowLoader(config, data.train, self.options.batch_size)
+        self.model = config.model_class(config, data.train).to(config["device"])
+        self.trainer = Trainer(config, self.model)
+        self.trainer.optimizer = self.trainer._build_optimizer(
+            learning_rate=self.options.learning_rate
+        )
+        self.trainer.eval_collector.data_collect(self.loader)
+        self.loss = Backbone(self.model).window_loss
+        self.n_epochs = 0
+
+    def epoch(self) -> float:
+        self.loader.set_epoch(self.n_epochs)
+        self.n_epochs += 1
+        started = time.perf_counter()
+        self.trainer._train_epoch(self.loader, self.n_epochs, self.loss)
+        return time.perf_counter() - started
+
+
+class list_like:
+    """The first batches of a loader."""
+
+    def __init__(self, loader: Any, batches: int) -> None:
+        self.loader, self.batches, self.shuffle = loader, batches, loader.shuffle
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Any:
+        return itertools.islice(iter(self.loader), self.batches)
+
+
+def tensor_bytes(dataset: Any) -> int:
+    """Bytes of the tensors that a built split holds, shared ones once."""
+    tensors = [
+        *dataset.inter_feat.interaction.values(),
+        *getattr(dataset, "history", {}).values(),
+    ]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def seconds_until(side: Any, goal: float, limit: float) -> float | None:
+    """Wall-clock seconds of training and validation until validation NDCG@10 reaches the goal."""
+    started = time.perf_counter()
+    while (spent := time.perf_counter() - started) < limit:
+        side.epoch()
+        reached = side.trainer.evaluate(side.valid, load_best_model=False)["ndcg@10"]
+        spent = time.perf_counter() - started
+        print(f"  {type(side).__name__} {spent:7.1f}s validation NDCG@10 {reached:.4f}", flush=True)
+        if reached >= goal:
+            return spent
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--model", default="SASRec", help="plain RecBole model")
+    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--data_path", default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.15, help="of RecBole's epoch per round")
+    parser.add_argument("--until", type=float, default=None, help="validation NDCG@10 to reach")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds for --until, each side")
+    parser.add_argument("--threads", type=int, default=None)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"checkpoint_dir": folder, "show_progress": False}
+        if args.data_path:
+            options["data_path"] = args.data_path
+        init_seed(2020, True)
+        ours = OurSide(DPRConfig(args.model, args.dataset, config_dict=options))
+        theirs = RecBoleSide(DPRConfig(args.model, args.dataset, config_dict=options))
+        times: dict[str, list[float]] = {"ours_s": [], "recbole_s": [], "recbole_plain_s": []}
+        for _ in range(args.rounds):
+            torch.autograd.set_detect_anomaly(False)
+            times["ours_s"].append(ours.epoch())
+            torch.autograd.set_detect_anomaly(True)  # as recbole.model...sine leaves it
+            times["recbole_s"].append(theirs.part_of_an_epoch(args.share))
+            torch.autograd.set_detect_anomaly(False)
+            times["recbole_plain_s"].append(theirs.part_of_an_epoch(args.share))
+            print({name: round(values[-1], 2) for name, values in times.items()}, flush=True)
+        median = {name: round(statistics.median(values), 3) for name, values in times.items()}
+        result: dict[str, Any] = {
+            "model": args.model,
+            "dataset": args.dataset,
+            "threads": torch.get_num_threads(),
+            "epoch_ratio": round(median["recbole_s"] / median["ours_s"], 2),
+            "epoch_ratio_plain": round(median["recbole_plain_s"] / median["ours_s"], 2),
+            **median,
+            "dataset_ratio": round(tensor_bytes(theirs.train) / tensor_bytes(ours.train), 2),
+        }
+        if args.until:
+            init_seed(2020, True)
+            result["until"] = args.until
+            result["ours_until_s"] = seconds_until(
+                OurSide(DPRConfig(args.model, args.dataset, config_dict=options)),
+                args.until,
+                args.limit,
+            )
+            torch.autograd.set_detect_anomaly(True)
+            # RecBole's loop at its own learning rate, which is what its figures are known for.
+            result["recbole_until_s"] = seconds_until(
+                RecBoleSide(DPRConfig(args.model, args.dataset, config_dict=options)),
+                args.until,
+                args.limit,
+            )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""PromptDataset hands out what RecBole's SequentialDataset would, and says what is wrong with data."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.data.dataset import SequentialDataset
+
+from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.loading import load_data
+from recbole_dpr.errors import DPRError
+
+
+def rewrite(path: Path, change) -> None:
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def test_lists_equal_those_that_recbole_materialises(tiny_config):
+    config = tiny_config()
+    ours = PromptDataset(config).build()
+    theirs = SequentialDataset(config).build()
+    for own, split in zip(ours, theirs, strict=True):
+        assert len(own) == len(split) > 0
+        rows = torch.randperm(len(own))
+        a, b = own[rows], split[rows]
+        for field in ("user_id", "item_id", "item_id_list", "timestamp_list", "item_length"):
+            assert torch.equal(a[field], b[field]), field
+
+
+def test_no_padded_list_is_kept(tiny_config):
+    dataset = PromptDataset(tiny_config()).build()[0]
+    assert all(values.dim() == 1 for values in dataset.inter_feat.interaction.values())
+    assert all(len(values) == 480 for values in dataset.history.values())
+
+
+def test_inter_matrix_equals_recboles(tiny_config):
+    config = tiny_config()
+    ours = PromptDataset(config).build()[0].inter_matrix(form="csr")
+    theirs = SequentialDataset(config).build()[0].inter_matrix(form="csr")
+    assert (ours != theirs).nnz == 0 and ours.nnz > 0
+
+
+def test_attributes_texts_and_titles_come_from_the_named_columns(tiny_config):
+    dataset = load_data(tiny_config()).whole
+    assert sorted(dataset.attributes.values) == ["blue", "green", "red"]
+    item = dataset.token2id("item_id", "i13")
+    has = dataset.attributes.matrix[item]
+    assert {v for v, yes in zip(dataset.attributes.values, has, strict=True) if yes} == {
+        "blue",
+        "green",
+    }
+    assert dataset.item_text[item] == "Thing number 13. blue, green"
+    assert dataset.titles[item] == "Thing number 13"
+    assert not dataset.attributes.matrix[0].any() and dataset.item_text[0] == ""
+
+
+def test_allowed_and_forbidden_items(tiny_config):
+    attributes = load_data(tiny_config()).whole.attributes
+    red, green = (attributes.values.index(v) for v in ("red", "green"))
+    include, exclude = torch.zeros(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
+    include[0, red] = exclude[0, green] = exclude[1, red] = True
+    matrix = attributes.matrix
+    allowed = attributes.allowed(include, exclude)
+    assert torch.equal(allowed[0], matrix[:, red] & ~matrix[:, green])
+    assert torch.equal(allowed[1], ~matrix[:, red])
+    assert torch.equal(attributes.forbidden(exclude)[1], matrix[:, red])
+
+
+def test_a_missing_attribute_column_is_named_with_the_nearest(tiny_config):
+    with pytest.raises(DPRError, match=r"no column 'color'; did you mean 'colour'\?"):
+        load_data(tiny_config(prompt_fields=["color"]))
+
+
+def test_no_field_to_prompt_for(tiny_config):
+    with pytest.raises(DPRError, match="set prompt_fields"):
+        load_data(tiny_config(prompt_fields=[]))
+
+
+def test_a_missing_time_column_is_named_with_its_option(tiny_config, data_path):
+    rewrite(data_path / "tiny" / "tiny.inter", lambda text: text.replace("timestamp:", "when:"))
+    with pytest.raises(DPRError, match=r"no column 'timestamp' \(TIME_FIELD\)"):
+        load_data(tiny_config())
+
+
+def test_a_folder_without_interactions(tiny_config, data_path):
+    config = tiny_config()
+    (data_path / "tiny" / "tiny.inter").unlink()
+    with pytest.raises(DPRError, match=r"no file .*tiny\.inter"):
+        load_data(config)
+
+
+def test_an_item_without_attributes_or_text_takes_part(tiny_config, data_path):
+    rewrite(
+        data_path / "tiny" / "tiny.item", lambda text: text.replace("Thing number 3\tblue", "\t")
+    )
+    dataset = load_data(tiny_config()).whole
+    item = dataset.token2id("item_id", "i3")
+    assert not dataset.attributes.matrix[item].any() and dataset.item_text[item] == ""
+
+
+def test_a_user_with_one_interaction_takes_no_part(tiny_config, data_path, caplog):
+    with (data_path / "tiny" / "tiny.inter").open("a", encoding="utf-8") as file:
+        file.write("hermit\ti0\t1\n")
+    data = load_data(tiny_config())
+    hermit = data.whole.token2id("user_id", "hermit")
+    assert "1 of 41 users have a single interaction" in caplog.text
+    for split in (data.train, data.valid._dataset, data.test._dataset):
+        assert hermit not in split.inter_feat["user_id"]
+
+
+def test_only_users_with_one_interaction(tiny_config, data_path):
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    lines += [f"u{n}\ti{n}\t1" for n in range(24)]
+    (data_path / "tiny" / "tiny.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DPRError, match="every user of tiny has a single interaction"):
+        load_data(tiny_config())
+
+
+def test_a_download_that_fails_says_what_to_do(tiny_config, monkeypatch):
+    config = tiny_config()
+    config["data_path"] = "nowhere"
+
+    def refuse(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(SequentialDataset, "_download", refuse)
+    with pytest.raises(DPRError, match=r"could not be downloaded \(no route to host\)"):
+        load_data(config)

@@ -1,0 +1,130 @@
+"""What a prompt moves, and above all what it does not."""
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_dpr.data.loading import load_data
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.build import build_dpr, make_encoder
+
+
+def build(tiny_config, name, **options):
+    config = tiny_config(name, **options)
+    data = load_data(config)
+    book = Phrasebook.load("generic", data.whole.attributes.values)
+    torch.manual_seed(0)
+    model = build_dpr(config, data.train, book.readable, data.whole.item_text, make_encoder(config))
+    for parameter in model.parameters():  # as if trained: nothing is zero by its initial value
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval(), data
+
+
+def ask(data, ids):
+    split = data.test._dataset
+    rows = torch.arange(len(split))
+    return split.with_prompts(rows, torch.as_tensor(ids).expand(len(split)))[np.arange(len(split))]
+
+
+@pytest.fixture(params=["DPR-SASRec", "DPR-GRU4Rec"])
+def built(request, tiny_config):
+    return build(tiny_config, request.param)
+
+
+@torch.no_grad()
+def test_no_prompt_returns_the_backbones_scores_bit_for_bit(built):
+    model, data = built
+    batch = ask(data, 0)
+    alone = model.backbone.model.full_sort_predict(batch)
+    assert torch.equal(model.full_sort_predict(batch), alone)
+    assert torch.equal(model.backbone_scores(batch), alone)
+
+
+@torch.no_grad()
+def test_an_intent_that_is_read_moves_scores_and_leaves_the_rows_beside_it_alone(built):
+    model, data = built
+    batch = ask(data, 0)
+    include = torch.zeros(len(batch), 3)
+    include[::2, 0] = 1
+    scores = model.steered_scores(batch, include, torch.zeros_like(include))
+    alone = model.backbone_scores(batch)
+    assert torch.equal(scores[1::2], alone[1::2])
+    assert not torch.isclose(scores[::2], alone[::2]).all(dim=1).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_a_blank_prompt_asks_for_nothing(tiny_config, text):
+    model, data = build(tiny_config, "DPR-SASRec")
+    model.set_prompts(["", text])
+    batch = ask(data, 1)
+    assert torch.equal(model.full_sort_predict(batch), model.backbone_scores(batch))
+
+
+@torch.no_grad()
+def test_one_dot_product_of_user_and_item_vectors_gives_the_same_scores(built):
+    model, data = built
+    batch = ask(data, 0)
+    include, exclude = torch.zeros(2, len(batch), 3)
+    include[:, 1] = exclude[:, 2] = 1
+    items, lengths = batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN]
+    where = torch.arange(items.shape[1]) == (lengths - 1)[:, None]
+    states = model.backbone.states(items)
+    shift, semantic = model.steer(states, items, where, include, exclude)
+    users = torch.cat([states[where] + shift, semantic], dim=1)
+    scores = model.steered_scores(batch, include, exclude)
+    torch.testing.assert_close(users @ model.item_vectors().T, scores, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_steering_at_a_position_looks_at_no_later_item(built):
+    model, _ = built
+    items = torch.randint(1, 25, (4, 10))
+    where = torch.zeros(4, 10, dtype=torch.bool)
+    where[:, 5] = True
+    include, exclude = torch.zeros(2, 4, 3)
+    include[:, 0] = 1
+    changed = items.clone()
+    changed[:, 6:] = torch.randint(1, 25, (4, 4))
+    found = [
+        torch.cat(model.steer(model.backbone.states(x), x, where, include, exclude), dim=1)
+        for x in (items, changed)
+    ]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+def test_before_training_only_the_values_directions_move_the_user(tiny_config):
+    config = tiny_config()
+    data = load_data(config)
+    readable = data.whole.attributes.values
+    model = build_dpr(config, data.train, readable, data.whole.item_text, make_encoder(config))
+    model.eval()
+    items = torch.randint(1, 25, (2, 10))
+    where = torch.zeros(2, 10, dtype=torch.bool)
+    where[:, -1] = True
+    include, exclude = torch.eye(3)[:2], torch.eye(3)[1:]
+    shift, semantic = model.steer(model.backbone.states(items), items, where, include, exclude)
+    assert not shift.any()
+    torch.testing.assert_close(semantic, model.semantic(include, exclude))
+
+
+def test_the_steering_trains_neither_backbone_nor_reader(tiny_config):
+    model, _ = build(tiny_config, "DPR-SASRec")
+    model.freeze_backbone()
+    model.train()
+    assert not model.backbone.training and model.experts.training
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert not any(p.requires_grad for p in model.reader.parameters())
+
+
+def test_router_weights_are_shares(built):
+    model, _ = built
+    model.set_prompts(["", "something red please", "nothing blue"])
+    weights = model.router_weights(torch.tensor([1, 2]))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
+
+
+def test_the_shipped_reader_reads_the_default_encoder_only(tiny_config, tmp_path):
+    with pytest.raises(DPRError, match="reader=shipped reads the states of the default encoder"):
+        make_encoder(tiny_config(reader="shipped", text_encoder=str(tmp_path)))

@@ -1,0 +1,38 @@
+"""The fused cross entropy equals torch's, value and gradients."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from recbole_dpr.model import losses
+from recbole_dpr.model.losses import catalogue_cross_entropy
+
+
+@pytest.mark.parametrize("rows", [7, 64, 4096])
+def test_equals_torch(monkeypatch, rows):
+    monkeypatch.setattr(losses, "ROWS", rows)
+    torch.manual_seed(0)
+    users = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(30, (50,))
+    expected = cross_entropy(users @ items.T, targets)
+    wanted = torch.autograd.grad(3 * expected, (users, items))
+    loss = catalogue_cross_entropy(users, items, targets)
+    found = torch.autograd.grad(3 * loss, (users, items))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_large_scores_do_not_overflow():
+    users = torch.tensor([[1000.0, 0.0]])
+    items = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert catalogue_cross_entropy(users, items, torch.tensor([0])).item() == 0.0
+    assert catalogue_cross_entropy(users, items, torch.tensor([1])).item() == 2000.0
+
+
+def test_no_target_is_a_loss_of_zero_with_gradients():
+    users, items = torch.zeros(0, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    loss = catalogue_cross_entropy(users, items, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and not items.grad.any()

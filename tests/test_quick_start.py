@@ -1,0 +1,75 @@
+"""The whole path on data whose right answer is known, and the contract of what it leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recbole_dpr import objective_function, run_recbole_dpr
+
+SYSTEMS = {"DPR", "backbone", "filter", "calibrated_filter", "post_filter"}
+
+
+@pytest.fixture(scope="module")
+def metrics(trained_run):
+    return json.loads((Path(trained_run["run_dir"]) / "metrics.json").read_text())
+
+
+def test_prompts_are_followed_where_the_answer_is_known(trained_run):
+    tasks = trained_run["tasks"]
+    for name in ("positive", "compound"):
+        assert tasks[name]["DPR"]["satisfied@10"] > 0.9 > tasks[name]["backbone"]["satisfied@10"]
+        assert tasks[name]["DPR"]["ndcg@10"] > tasks[name]["backbone"]["ndcg@10"]
+    assert tasks["negative"]["DPR"]["violation@10"] < tasks["negative"]["backbone"]["violation@10"]
+
+
+def test_metrics_json_keeps_the_contract(trained_run, metrics):
+    assert (metrics["model"], metrics["dataset"], metrics["seed"]) == ("DPR-SASRec", "tiny", 2020)
+    for part in ("tasks", "tasks_seen_phrases"):
+        assert list(metrics[part]) == ["standard", "positive", "negative", "compound"]
+        for name in ("positive", "negative", "compound"):
+            assert set(metrics[part][name]) == SYSTEMS
+            for figures in metrics[part][name].values():
+                assert {"ndcg@10", "recall@10", "satisfied@10", "violation@10", "users"} <= set(
+                    figures
+                )
+    assert set(metrics["seconds"]) == {"stage1", "stage2", "stage3", "evaluate", "total"}
+    assert metrics["tasks"] == trained_run["tasks"]
+    assert metrics["tasks"]["standard"]["DPR"] == metrics["tasks"]["standard"]["backbone"]
+
+
+def test_the_run_folder_is_complete_and_plain(trained_run):
+    run = Path(trained_run["run_dir"])
+    assert run.name.startswith("DPR-SASRec-tiny-")
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "items.json", "metrics.json", "model.safetensors"} <= names
+    assert {"report.md", "examples.md", "training.json", "resume.safetensors"} <= names
+    assert {p.name for p in (run / "plots").iterdir()} == {
+        "systems.png",
+        "training.png",
+        "router.png",
+    }
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"] == "DPR-SASRec"
+    assert not [path for path in run.rglob("*") if path.suffix in (".pth", ".pkl", ".pt")]
+
+
+def test_recboles_four_keys(trained_run, metrics):
+    assert trained_run["valid_score_bigger"] is True
+    assert trained_run["best_valid_score"] == trained_run["best_valid_result"]["ndcg@10"]
+    assert trained_run["test_result"] == metrics["tasks"]["standard"]["backbone"]
+
+
+def test_each_epoch_is_one_line_of_the_log(tiny_options):
+    result = run_recbole_dpr("DPR-GRU4Rec", "tiny", config_dict=tiny_options | {"state": "info"})
+    (log,) = Path(result["run_dir"]).glob("*.log")
+    lines = log.read_text().splitlines()
+    for stage in (1, 2, 3):
+        (line,) = [line for line in lines if f"stage {stage} epoch 0" in line]
+        assert "loss" in line and "ndcg@10" in line and "\033" not in line
+
+
+def test_the_objective_function_serves_recboles_hyper_tuning(tiny_options):
+    result = objective_function(tiny_options | {"model": "DPR-SASRec", "dataset": "tiny"})
+    assert result["model"] == "DPR-SASRec" and result["valid_score_bigger"] is True
+    assert set(result["test_result"]) >= {"ndcg@10", "recall@10"}

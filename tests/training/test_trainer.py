@@ -1,0 +1,152 @@
+"""Three stages: repeatable, resumable, and clear about what went wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recbole_dpr import run_recbole_dpr
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.training import checkpoint
+from recbole_dpr.training.trainer import DPRTrainer
+
+
+def weights(run_dir):
+    return load_file(f"{run_dir}/model.safetensors")
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def tasks(result):
+    return json.dumps(result["tasks"])
+
+
+@pytest.fixture
+def options(tiny_options):
+    return tiny_options | {"stage1_epochs": 3, "stage2_epochs": 2, "stage3_epochs": 3}
+
+
+class Killed(Exception):
+    """Stands for the power going out."""
+
+
+def test_same_seed_same_result_and_another_seed_another(options):
+    runs = [
+        run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | {"seed": seed})
+        for seed in (1, 1, 2)
+    ]
+    first, second, third = (weights(run["run_dir"]) for run in runs)
+    assert equal(first, second) and tasks(runs[0]) == tasks(runs[1])
+    assert not equal(first, third)
+    assert len({run["run_dir"] for run in runs}) == 3
+
+
+@pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
+def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_after, tmp_path):
+    whole = run_recbole_dpr("DPR-GRU4Rec", "tiny", config_dict=options)
+    save = DPRTrainer._save_resume
+    epochs = 0
+
+    def save_and_die(self, *args):
+        nonlocal epochs
+        if epochs == killed_after:
+            raise Killed  # in the middle: this epoch's checkpoint is not written
+        epochs += 1
+        save(self, *args)
+
+    monkeypatch.setattr(DPRTrainer, "_save_resume", save_and_die)
+    options = options | {"checkpoint_dir": str(tmp_path / "cut_off")}
+    with pytest.raises(Killed):
+        run_recbole_dpr("DPR-GRU4Rec", "tiny", config_dict=options)
+    monkeypatch.undo()
+    (run_dir,) = (tmp_path / "cut_off").iterdir()
+    resumed = run_recbole_dpr(resume=run_dir)
+    assert resumed["run_dir"] == str(run_dir)
+    assert equal(weights(run_dir), weights(whole["run_dir"]))
+    assert tasks(resumed) == tasks(whole)
+    history = json.loads((run_dir / "training.json").read_text())
+    assert [(row["stage"], row["epoch"]) for row in history] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+        (2, 1),
+        (3, 0),
+        (3, 1),
+        (3, 2),
+    ]
+
+
+def test_the_backbone_is_the_same_after_all_three_stages(options):
+    plain = run_recbole_dpr("SASRec", "tiny", config_dict=options)
+    steered = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    assert steered["tasks"]["standard"]["DPR"] == steered["tasks"]["standard"]["backbone"]
+    again = options | {"backbone_checkpoint": plain["run_dir"], "stage1_epochs": 0}
+    started = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=again)
+    assert equal(checkpoint.backbone_weights(started["run_dir"]), weights(plain["run_dir"]))
+    assert started["tasks"]["standard"]["backbone"] == plain["tasks"]["standard"]["backbone"]
+
+
+def test_skipped_stages_leave_the_weights_of_the_checkpoint(options):
+    first = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    nothing = {f"stage{n}_epochs": 0 for n in (1, 2, 3)}
+    again = run_recbole_dpr(
+        "DPR-SASRec", "tiny", config_dict=options | nothing | {"checkpoint": first["run_dir"]}
+    )
+    assert equal(weights(first["run_dir"]), weights(again["run_dir"]))
+    assert tasks(first) == tasks(again)
+
+
+def test_a_checkpoint_of_another_size_is_refused_by_name(options):
+    first = run_recbole_dpr("SASRec", "tiny", config_dict=options)
+    other = options | {"backbone_checkpoint": first["run_dir"], "hidden_size": 8, "inner_size": 8}
+    with pytest.raises(DPRError, match=r"weight '.*' is \[.*\], this model's is \[.*\]"):
+        run_recbole_dpr("DPR-SASRec", "tiny", config_dict=other)
+
+
+@pytest.mark.parametrize(("stage", "loss"), [(1, "calculate_loss"), (3, "prompted_loss")])
+def test_a_nan_loss_names_stage_epoch_and_step(options, monkeypatch, stage, loss):
+    monkeypatch.setattr(DPR, loss, lambda self, batch: torch.tensor(float("nan")))
+    with pytest.raises(
+        DPRError, match=rf"NaN in stage {stage} \(.*\), epoch 0, step 1: lower --st"
+    ):
+        run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    checkpoint.save_tensors(path, {"a": torch.ones(3)}, {"n": 1})
+
+    def no_space(tensors, file, metadata):
+        file.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    with pytest.raises(DPRError, match=r"cannot write .*No space left.*go on with --resume="):
+        checkpoint.save_tensors(path, {"a": torch.zeros(3)}, {"n": 2})
+    tensors, about = checkpoint.load_tensors(path)
+    assert tensors["a"].tolist() == [1, 1, 1] and about == {"n": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_plain_model_that_is_not_causal_trains_on_prefixes(options):
+    result = run_recbole_dpr("NPE", "tiny", config_dict=options | {"train_batch_size": 64})
+    assert set(result["tasks"]["positive"]) == {
+        "backbone",
+        "filter",
+        "calibrated_filter",
+        "post_filter",
+    }
+
+
+def test_a_trained_reader_learns_to_read(options):
+    longer = {"reader": "trained", "reader_prompts": 1000, "stage2_epochs": 8}
+    result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | longer)
+    history = json.loads(Path(result["run_dir"], "training.json").read_text())
+    losses = [row["loss"] for row in history if row["stage"] == 2]
+    assert losses[-1] < losses[0] / 2
