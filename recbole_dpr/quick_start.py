@@ -29,8 +29,8 @@ from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.recommender import Recommender
 from recbole_dpr.training import checkpoint
-from recbole_dpr.training.stages import PromptedTraining
 from recbole_dpr.training.trainer import DPRTrainer
+from recbole_dpr.training.validation import PromptedTraining
 
 VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
 

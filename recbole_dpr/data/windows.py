@@ -15,6 +15,7 @@ from recbole_dpr.data.dataset import ROW_FIELD, PromptDataset, cut
 from recbole_dpr.errors import DPRError
 
 TARGET_LIST = "target_list"
+WINDOW = "window"
 
 
 class WindowLoader:
@@ -39,18 +40,23 @@ class WindowLoader:
         The training split.
     batch_size : int
         Windows per batch.
+    fixed_cuts : bool
+        Cut every epoch as the first, so that what was computed for a window holds for all epochs.
 
     Yields
     ------
     Interaction
-        ``user_id [B]``, ``item_id_list [B, L]``, ``item_length [B]`` and ``target_list [B, L]``: the
-        item that follows each position, 0 where there is no loss.
+        ``window [B]`` (its number), ``user_id [B]``, ``item_id_list [B, L]``, ``item_length [B]`` and
+        ``target_list [B, L]``: the item that follows each position, 0 where there is no loss.
     """
 
-    def __init__(self, config: Any, dataset: PromptDataset, batch_size: int) -> None:
+    def __init__(
+        self, config: Any, dataset: PromptDataset, batch_size: int, fixed_cuts: bool = False
+    ) -> None:
         self._dataset = dataset
         self.config = config
         self.batch_size = batch_size
+        self.fixed_cuts = fixed_cuts
         self.shuffle = bool(config["shuffle"])
         self.length = config["MAX_ITEM_LIST_LENGTH"]
         self.stride = min(config["window_stride"], self.length)
@@ -76,7 +82,8 @@ class WindowLoader:
     def set_epoch(self, epoch: int) -> None:
         """Cut the windows of one epoch; see the class."""
         self.epoch = epoch
-        rng = np.random.default_rng((self.config["seed"], epoch))
+        seed = self.config["seed"]
+        rng = np.random.default_rng((seed, 0 if self.fixed_cuts else epoch))
         n_targets = self._last_target - self._first_target + 1
         head = self.length - rng.integers(0, self.stride, len(n_targets))
         runs = 1 + np.maximum(0, -(-(n_targets - head) // self.stride))
@@ -96,6 +103,7 @@ class WindowLoader:
                 axis=1,
             )
         )
+        rng = np.random.default_rng((seed, epoch, 1))
         order = rng.permutation(len(user)) if self.shuffle else np.arange(len(user))
         self._order = torch.from_numpy(order)
 
@@ -104,10 +112,16 @@ class WindowLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         for batch in self._order.split(self.batch_size):
-            yield self._window(self._run[batch])
+            yield self.windows(batch)
 
-    def _window(self, runs: Tensor) -> Interaction:
-        first, last, start = runs.unbind(dim=1)
+    @property
+    def n_windows(self) -> int:
+        """Number of windows of the epoch."""
+        return len(self._run)
+
+    def windows(self, numbers: Tensor) -> Interaction:
+        """Cut windows by their numbers."""
+        first, last, start = self._run[numbers].unbind(dim=1)
         dataset = self._dataset
         items = dataset.history[dataset.iid_field]
         length = last - start
@@ -116,6 +130,7 @@ class WindowLoader:
         list_field = dataset.iid_field + self.config["LIST_SUFFIX"]
         return Interaction(
             {
+                WINDOW: numbers,
                 dataset.uid_field: dataset.history[dataset.uid_field][last],
                 list_field: cut(items, start, length, self.length),
                 dataset.item_list_length_field: length,

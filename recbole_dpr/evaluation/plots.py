@@ -89,10 +89,10 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
         rows = [row for row in history if row["stage"] == stage]
         loss, valid = axes[0, column], axes[1, column]
         loss.plot(*_series(rows, lambda row: row["loss"]), **_line(0))
-        measures = list(dict.fromkeys(name for row in rows for name in row.get("valid") or {}))
+        measures = _shown(name for row in rows for name in row.get("valid") or {})
         for index, name in enumerate(measures):
             points = _series(rows, lambda row, name=name: (row.get("valid") or {}).get(name))
-            valid.plot(*points, label=name, **_line(index))
+            valid.plot(*points, label=name.replace("_", ", "), **_line(index))
         if measures:
             valid.legend(fontsize=8)
         else:
@@ -112,6 +112,12 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
     axes[1, 0].set_ylabel("validation")
     figure.suptitle("Training curves")
     return _save(figure, path)
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """NDCG over the tasks and for each, where it was measured: more lines could not be told apart."""
+    names = list(dict.fromkeys(names))
+    return [name for name in names if "ndcg" in name][:4] or names[:4]
 
 
 def plot_router(weights: Mapping[str, Iterable[float]], path: str | Path) -> Path:

@@ -15,7 +15,7 @@ from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.prompts import target_intents
 from recbole_dpr.data.windows import TARGET_LIST
 from recbole_dpr.model.backbone import Backbone, check_causal
-from recbole_dpr.model.experts import MixtureOfExperts
+from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.pretrained import make_reader, reader_kind
@@ -72,7 +72,8 @@ class DPR(SequentialRecommender):
         dropout = config["prompt_dropout"]
         self.reader = make_reader(names, reader_kind(config))
         self.semantic = SemanticSpace(item_text, n_values, semantic_size)
-        self.prompt = nn.Linear(2 * n_values, prompt_size)
+        self.prompt = IntentEmbedding(n_values, prompt_size)
+        self.dropout = nn.Dropout(dropout)
         self.fusion = Fusion(
             state_size,
             semantic_size,
@@ -131,7 +132,7 @@ class DPR(SequentialRecommender):
 
     def router_weights(self, prompt_ids: Tensor) -> Tensor:
         """The router's weights for prompts by id, ``[n, n_experts]``."""
-        return self.experts.router(self.prompt(torch.cat(self.read_prompts(prompt_ids), dim=1)))
+        return self.experts.router(self.prompt(*self.read_prompts(prompt_ids)))
 
     # Steering
 
@@ -152,13 +153,13 @@ class DPR(SequentialRecommender):
         -------
         shift ``[n, d]``, semantic ``[n, s]``
         """
-        asked = self.prompt(torch.cat([include, exclude], dim=1))
+        asked = self.prompt(include, exclude)
         prompts = asked.new_zeros(*where.shape, asked.shape[1])
         prompts[where] = asked
         attended = self.fusion(states, items, self.semantic.items()[items], prompts)
         moved = self.experts(torch.cat([states[where], asked, attended[where]], dim=1), asked)
         shift, semantic = moved.split([states.shape[-1], moved.shape[1] - states.shape[-1]], dim=1)
-        return shift, semantic + self.semantic(include, exclude)
+        return shift, self.dropout(semantic + self.semantic(include, exclude))
 
     def item_vectors(self) -> Tensor:
         """What the user vectors are multiplied with, ``[n_items, d + s]``."""
@@ -214,12 +215,13 @@ class DPR(SequentialRecommender):
         states, mask, include, exclude = batch.prompts
         return semantic, self.reader.loss(self.reader(states, mask), include, exclude)
 
-    def prompted_loss(self, interaction: Interaction) -> Tensor:
-        """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn."""
+    def prompted_loss(self, interaction: Interaction, states: Tensor) -> Tensor:
+        """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn.
+
+        ``states [B, L, d]`` are those of the frozen backbone.
+        """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         where, include, exclude = target_intents(self.attributes, items, targets, self.task_mix)
-        with torch.no_grad():
-            states = self.backbone.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
         users = torch.cat([states[where] + shift, semantic], dim=1)
         vectors = torch.cat([self.backbone.item_vectors().detach(), self.semantic.items()], dim=1)

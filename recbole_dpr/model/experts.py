@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+
+class IntentEmbedding(nn.Module):
+    """The prompt's vector: which values it wants and rejects, and which of the two it does at all.
+
+    Parameters
+    ----------
+    n_values, size : int
+    """
+
+    def __init__(self, n_values: int, size: int) -> None:
+        super().__init__()
+        self.values = nn.Linear(2 * n_values, size)
+        self.polarity = nn.Linear(2, size, bias=False)
+        # Large enough that the router tells the polarities apart before it has learned anything.
+        nn.init.normal_(self.polarity.weight, std=0.5)
+
+    def forward(self, include: Tensor, exclude: Tensor) -> Tensor:
+        """Vectors ``[n, size]`` from two ``[n, V]``."""
+        sides = torch.stack([include.amax(dim=1), exclude.amax(dim=1)], dim=1)
+        return self.values(torch.cat([include, exclude], dim=1)) + self.polarity(sides)
 
 
 class Router(nn.Module):
@@ -11,6 +33,7 @@ class Router(nn.Module):
     def __init__(self, prompt_size: int, n_experts: int) -> None:
         super().__init__()
         self.choose = nn.Linear(prompt_size, n_experts)
+        nn.init.normal_(self.choose.weight, std=0.3)
 
     def forward(self, prompts: Tensor) -> Tensor:
         """Softmax weights of the experts, ``[n, n_experts]``."""

@@ -13,7 +13,8 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.reader import PromptReader
 
 SIZE = 128
-SHIPPED_UPPER = 3  # upper layers of the bundled encoder that the shipped reader has made its own
+SHIPPED_STATES = 2  # the layer of the bundled encoder whose states the shipped reader takes
+SHIPPED_UPPER = 4  # the layers above it, which the reader has made its own
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
@@ -36,7 +37,7 @@ def reader_kind(config: Any) -> str:
 
 def states_layer(kind: str) -> int | None:
     """The layer of the text encoder that a reader of this kind reads; None is the last."""
-    return SHIPPED_UPPER if kind == "shipped" else None
+    return SHIPPED_STATES if kind == "shipped" else None
 
 
 def make_reader(names: Tensor, kind: str) -> PromptReader:

@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor
 from torch.nn import Parameter
 
 from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
-from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import PromptedTask, PromptTable, made_prompts
-from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.data.prompts import made_prompts
+from recbole_dpr.data.windows import WINDOW, WindowLoader
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import reader_kind
+from recbole_dpr.training.validation import PromptedTraining
+
+STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 half a gigabyte
+STATES_AT_ONCE = 256  # windows
 
 Loss = Callable[[Any], Tensor | tuple[Tensor, ...]]
 
@@ -59,22 +64,35 @@ class Stage:
         return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
 
-@dataclass(frozen=True)
-class PromptedTraining:
-    """What stages 2 and 3 need beside the interactions.
+class FrozenStates:
+    """The frozen backbone's states of every window, computed once where they fit into memory.
 
     Parameters
     ----------
-    phrasebook : Phrasebook
-    tasks : list of PromptedTask
-        The prompted tasks of the validation split, in training phrases.
-    prompts : PromptTable
-        Their prompts.
+    model : DPR
+        Its backbone no longer changes.
+    loader : WindowLoader
+        With fixed cuts.
     """
 
-    phrasebook: Phrasebook
-    tasks: list[PromptedTask]
-    prompts: PromptTable
+    def __init__(self, model: DPR, loader: WindowLoader) -> None:
+        self.model = model
+        self._kept: Tensor | None = None
+        size = 4 * loader.n_windows * loader.length * model.backbone.size
+        if size <= STATES_LIMIT:
+            # In a fixed order: a resumed run must find the same bits, and they depend on the batch.
+            parts = torch.arange(loader.n_windows).split(STATES_AT_ONCE)
+            self._kept = torch.cat([self._compute(loader.windows(part)).cpu() for part in parts])
+
+    def __call__(self, batch: Interaction) -> Tensor:
+        """States ``[B, L, d]`` of a batch of windows."""
+        if self._kept is None:
+            return self._compute(batch)
+        return self._kept[batch[WINDOW].cpu()].to(self.model.device)
+
+    @torch.no_grad()
+    def _compute(self, batch: Interaction) -> Tensor:
+        return self.model.backbone.states(batch[self.model.ITEM_SEQ].to(self.model.device))
 
 
 def collaborative_stage(config: Any, model: Any, loss: Loss, loader: WindowLoader) -> Stage:
@@ -120,14 +138,16 @@ def alignment_stage(config: Any, model: DPR, training: PromptedTraining) -> Stag
 def prompted_stage(config: Any, model: DPR, loader: WindowLoader) -> Stage:
     """Stage 3: promptable fine-tuning on a mix of prompts, backbone frozen, reading as it is."""
     options = config.stage(3)
+    windows = WindowLoader(config, loader.dataset, options.batch_size, fixed_cuts=True)
+    states = FrozenStates(model, windows)
     modules = (model.semantic, model.prompt, model.fusion, model.experts)
     parameters = [parameter for module in modules for parameter in module.parameters()]
     return Stage(
         3,
         "promptable fine-tuning",
         options,
-        WindowLoader(config, loader.dataset, options.batch_size),
-        model.prompted_loss,
+        windows,
+        lambda batch: model.prompted_loss(batch, states(batch)),
         parameters,
         True,
     )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.evaluator import Evaluator
 from recbole.evaluator.register import smaller_metrics
 from recbole.trainer import Trainer
@@ -22,15 +20,19 @@ from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_m
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.training import checkpoint
+from recbole_dpr.training.averaging import RunningAverage, copy_of_weights, put_weights
 from recbole_dpr.training.stages import (
-    PromptedTraining,
     Stage,
     alignment_stage,
     collaborative_stage,
     prompted_stage,
 )
-
-Result = dict[str, float]
+from recbole_dpr.training.validation import (
+    PromptedTraining,
+    PromptMasks,
+    Result,
+    validate_prompted,
+)
 
 
 class DPRTrainer(Trainer):
@@ -74,15 +76,16 @@ class DPRTrainer(Trainer):
         self._stage: Stage | None = None
         self._epoch = self._step = 0
         self._best: dict[str, Tensor] = {}
-        self._average: dict[str, Tensor] = {}
+        self._average = RunningAverage(self.model, 0)
         self._resumed: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         register_metrics()
         settings = {key: config[key] for key in ("topk", "eval_args", "device")}
         settings["metrics"] = [*config["metrics"], "Satisfied", "Violation"]
         settings["metric_decimal_place"] = DECIMALS
+        attributes = getattr(model, "attributes", None)
+        self._masks = PromptMasks(config["PROMPT_ID_FIELD"], model.n_items, attributes)
         self.eval_collector = PromptCollector(settings, masks=self._masks)
         self.evaluator = Evaluator(settings)
-        self._allowed: tuple[Tensor, Tensor] | None = None
         self.best_valid_score: float
         self.best_valid_result: Result | None
 
@@ -150,7 +153,7 @@ class DPRTrainer(Trainer):
         chosen = {id(parameter) for parameter in stage.parameters}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
-        self._average = self._copy_of_weights() if stage.options.averaging else {}
+        self._average = RunningAverage(self.model, stage.options.averaging)
         self.optimizer = self._build_optimizer(
             params=stage.parameters,
             learning_rate=stage.options.learning_rate,
@@ -166,7 +169,7 @@ class DPRTrainer(Trainer):
             return 0
         self._restore(tensors, about)
         if about["finished"]:
-            self._put(self._best)
+            put_weights(self.model, self._best)
             return None
         return about["epoch"] + 1
 
@@ -195,9 +198,9 @@ class DPRTrainer(Trainer):
             losses = self._train_epoch(stage.loader, epoch, self._loss, show_progress)
             steps = len(stage.loader)
             loss = (sum(losses) if isinstance(losses, tuple) else losses) / steps
-            self._update_average()
+            self._average.update(self._step)
             trained = perf_counter() - started
-            with self._averaged_weights():
+            with self._average.applied():
                 result = self._validate(stage, valid_data)
                 improved = self._compare(result)
             finished = self.cur_step > stage.options.patience or epoch + 1 == stage.options.epochs
@@ -221,7 +224,7 @@ class DPRTrainer(Trainer):
                 callback_fn(epoch, result.get(self.valid_metric, 0.0))
             if finished:
                 break
-        self._put(self._best)
+        put_weights(self.model, self._best)
 
     def _loss(self, interaction: Any) -> Any:
         """The stage's loss; also where RecBole's epoch lets a learning rate schedule in."""
@@ -230,41 +233,9 @@ class DPRTrainer(Trainer):
         for group in self.optimizer.param_groups:
             group["lr"] = self._stage.options.learning_rate * rate
         if self._step:
-            self._update_average()
+            self._average.update(self._step)
         self._step += 1
         return self._stage.loss(interaction)
-
-    def _weights(self) -> dict[str, torch.nn.Parameter]:
-        """The parameters that the stage trains, by name."""
-        named = self.model.named_parameters()
-        return {name: parameter for name, parameter in named if parameter.requires_grad}
-
-    def _copy_of_weights(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self._weights().items()}
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """Move the average a little towards the weights; early on faster, to forget the start."""
-        if self._average and self._stage is not None:
-            decay = min(self._stage.options.averaging, self._step / (self._step + 10))
-            for name, parameter in self._weights().items():
-                self._average[name].lerp_(parameter, 1 - decay)
-
-    @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        """Inside, the model has the average of its weights."""
-        trained = self._copy_of_weights() if self._average else {}
-        self._put(self._average)
-        try:
-            yield
-        finally:
-            self._put(trained)
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
@@ -283,29 +254,13 @@ class DPRTrainer(Trainer):
         if not stage.prompted:
             return dict(self.evaluate(valid_data, load_best_model=False))
         assert self.training is not None
-        split, prompts = valid_data._dataset, self.training.prompts
-        self.model.set_prompts(prompts.texts)
-        self._allowed = (prompts.include, prompts.exclude)
-        result: Result = {}
-        mean: dict[str, list[float]] = {}
-        for task in self.training.tasks:
-            asked = split.with_prompts(task.rows, task.prompt_ids)
-            loader = FullSortEvalDataLoader(self.config, asked, valid_data._sampler)
-            figures = self.evaluate(loader, load_best_model=False)
-            for name, value in figures.items():
-                result[f"{task.name}_{name}"] = float(value)
-                mean.setdefault(name, []).append(float(value))
-        self._allowed = None
-        return {**{name: sum(values) / len(values) for name, values in mean.items()}, **result}
-
-    def _masks(self, interaction: Any) -> tuple[Tensor, Tensor]:
-        if self._allowed is None:
-            everything = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool)
-            return everything, ~everything
-        ids = interaction[self.config["PROMPT_ID_FIELD"]].cpu()
-        include, exclude = (values[ids] for values in self._allowed)
-        attributes = self.model.attributes
-        return attributes.allowed(include, exclude), attributes.forbidden(exclude)
+        return validate_prompted(
+            self.model,
+            self.training,
+            self._masks,
+            valid_data,
+            lambda loader: dict(self.evaluate(loader, load_best_model=False)),
+        )
 
     def evaluate(
         self,
@@ -335,7 +290,7 @@ class DPRTrainer(Trainer):
                 self.best_valid_score, self.best_valid_result = value, result
         self.cur_step = 0 if improved else self.cur_step + 1
         if improved:
-            self._best = self._copy_of_weights()
+            self._best = copy_of_weights(self.model)
         return improved
 
     def _report(
@@ -387,7 +342,7 @@ class DPRTrainer(Trainer):
         tensors = {
             **checkpoint.prefixed("model.", self._learned_weights()),
             **checkpoint.prefixed("best.", self._best),
-            **checkpoint.prefixed("average.", self._average),
+            **checkpoint.prefixed("average.", self._average.weights),
             **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(self.optimizer)),
             **checkpoint.random_state(),
         }
@@ -411,7 +366,7 @@ class DPRTrainer(Trainer):
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self._best = checkpoint.without_prefix("best.", tensors)
-        self._average = checkpoint.without_prefix("average.", tensors)
+        self._average.weights = checkpoint.without_prefix("average.", tensors)
         self.best_valid_score = about["best_valid_score"]
         self.best_valid_result = about["best_valid_result"]
         self.cur_step = about["cur_step"]

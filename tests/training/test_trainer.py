@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_size_is_refused_by_name(options):
 
 @pytest.mark.parametrize(("stage", "loss"), [(1, "calculate_loss"), (3, "prompted_loss")])
 def test_a_nan_loss_names_stage_epoch_and_step(options, monkeypatch, stage, loss):
-    monkeypatch.setattr(DPR, loss, lambda self, batch: torch.tensor(float("nan")))
+    monkeypatch.setattr(DPR, loss, lambda self, *batch: torch.tensor(float("nan")))
     with pytest.raises(
         DPRError, match=rf"NaN in stage {stage} \(.*\), epoch 0, step 1: lower --st"
     ):
