@@ -34,7 +34,7 @@ from recbole_dpr.training.averaging import RunningAverage
 
 OF_FILMS = re.compile(r"film|movie|watch|cinema|screen|popcorn|actor|scene|see ", re.IGNORECASE)
 KINDS_OF_PHRASES = ("positive", "negative", "compound", "neutral")
-AVERAGING = 0.999  # single steps misread now one frame, now another; their average does less
+AVERAGING = 0.998  # single steps misread now one frame, now another; their average does less
 HERE = Path(__file__).resolve().parent
 GENRES = [
     "Action",
@@ -100,6 +100,11 @@ def make_book(
     return Book(prompts, encoder.vectors(book.readable), states.half(), mask)
 
 
+def half_cosine(done: float) -> float:
+    """From 1 down to 0 as `done` goes from 0 to 1."""
+    return 0.5 * (1 + float(np.cos(np.pi * min(1.0, done))))
+
+
 def shown_values(intents: list[Intent], n_values: int, rng: np.random.Generator) -> list[int]:
     """Values to read a batch for: those that it speaks of, and as many others as make SHOWN."""
     own = {v for intent in intents for v in (*intent.include, *intent.exclude)}
@@ -137,9 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument(
-        "--prompts", type=int, default=24000, help="movie prompts; half as many generic"
+        "--prompts", type=int, default=20000, help="movie prompts; half as many generic"
     )
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
     parser.add_argument("--upper_learning_rate", type=float, default=1e-4)
@@ -171,6 +176,7 @@ def main() -> None:
         {"params": list(reader.upper.parameters()), "peak": args.upper_learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    total = args.epochs * sum(len(book.states) // args.batch_size for book in books)
     step, started = 0, time.time()
     average = RunningAverage(reader, AVERAGING)
     for epoch in range(args.epochs):
@@ -197,7 +203,7 @@ def main() -> None:
             longest = int(book.mask[rows].sum(1).max())
             states, mask = book.states[rows, :longest].float(), book.mask[rows, :longest]
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * min(1.0, (step + 1) / 100)
+                group["lr"] = group["peak"] * min(1.0, (step + 1) / 100) * half_cosine(step / total)
             step += 1
             loss = reader.loss(reader(states, mask), include, exclude)
             optimizer.zero_grad()

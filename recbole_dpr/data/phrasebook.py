@@ -92,6 +92,10 @@ class Phrasebook:
         """Return the patterns of "positive", "negative", "compound" or "neutral", as written."""
         return list(self._patterns[self._key(kind, phrases)])
 
+    def splits(self) -> list[str]:
+        """The splits that hold phrases: "unseen", "train", and "hard" where the file has such."""
+        return [p for p in ("unseen", "train", "hard") if self._patterns["positive", p]]
+
     def prompt(self, intent: Intent, phrases: str, rng: Generator) -> str:
         """Say what an intent asks for, in "train" or "unseen" phrases, drawn with `rng`.
 

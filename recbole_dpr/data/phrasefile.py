@@ -61,7 +61,7 @@ class PhraseFile:
         self._sections = self._mapping(content, "the file", known)
 
     def patterns(self) -> dict[tuple[str, str], list[str]]:
-        """The patterns by (kind, phrases): no frame twice, held-out words in the hard ones only."""
+        """The patterns by (kind, phrases): no frame in two places, no held-out word in train."""
         found: dict[tuple[str, str], list[str]] = {}
         homes: dict[str, str] = {}
         held_out = self._list(self._sections.get("held_out"), "held_out")
@@ -79,9 +79,9 @@ class PhraseFile:
                     if home != where:
                         self._fail(f"{entry}: {home} has the same frame; keep one of them")
                     words = SLOT.sub(r" \4 ", pattern)
-                    for word in held_out if phrases != OPTIONAL else ():
+                    for word in held_out if phrases == "train" else ():
                         if re.search(rf"\b{re.escape(word)}", words, re.IGNORECASE):
-                            self._fail(f"{entry} holds '{word}', which held_out keeps for hard")
+                            self._fail(f"{entry} holds '{word}', which held_out keeps out of train")
         return found
 
     def names(self, values: Sequence[str]) -> tuple[list[Name], dict[str, list[list[Name]]]]:

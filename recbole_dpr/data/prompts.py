@@ -71,7 +71,7 @@ class PromptedTask:
     name : str
         "standard", "positive", "negative" or "compound".
     phrases : str
-        "unseen" or "train"; "" for the standard task, which has no prompt.
+        "unseen", "train" or "hard"; "" for the standard task, which has no prompt.
     rows, prompt_ids : LongTensor ``[n]``
     left_out : int
         Rows for which no valid prompt exists.
@@ -152,7 +152,7 @@ def prompted_tasks(
     -------
     list of PromptedTask
         standard; then positive, negative, compound in unseen phrases; then the same in training
-        phrases.
+        phrases, and in hard ones where the phrasebook has such.
     """
     generator = torch.Generator().manual_seed(seed)
     interactions = split[np.arange(len(split))]
@@ -164,8 +164,8 @@ def prompted_tasks(
     everyone = torch.arange(len(split))
     nobody_asks = torch.zeros_like(everyone)
     tasks = [PromptedTask("standard", "", everyone, nobody_asks, 0, nobody_asks.bool())]
-    for phrases in ("unseen", "train"):
-        rng = np.random.default_rng((seed, phrases == "unseen"))
+    for number, phrases in enumerate(phrasebook.splits()):
+        rng = np.random.default_rng((seed, number))
         for kind in KINDS:
             include = wanted if kind != "negative" else torch.full_like(wanted, -2)
             exclude = unwanted if kind != "positive" else torch.full_like(unwanted, -2)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
     from recbole_dpr.data.prompts import PromptedTask, PromptTable
 
+# Where the figures of each kind of phrases stand in metrics.json.
+PARTS = {"unseen": "tasks", "train": "tasks_seen_phrases", "hard": "tasks_hard_phrases"}
+
 
 @torch.no_grad()
 def evaluate_tasks(
@@ -53,7 +56,7 @@ def evaluate_tasks(
     model : SequentialRecommender
     tasks : sequence of PromptedTask
         Tasks of unseen phrases go to ``tasks``, those of phrases ``"train"`` to
-        ``tasks_seen_phrases``; the standard task goes to both.
+        ``tasks_seen_phrases``, hard ones to ``tasks_hard_phrases``; the standard task goes to all.
     config : RecBole Config
         Reads ``model``, ``dataset``, ``seed``, ``topk``, ``device``, ``PROMPT_ID_FIELD``,
         ``post_filter_k``, ``show_progress`` and what RecBole's loader and collector read.
@@ -74,7 +77,7 @@ def evaluate_tasks(
         number of users without a valid prompt) and ``standard_error`` (task -> system -> standard
         error of the NDCG, over the users).
     ranks : dict
-        For tests of significance: ``unseen`` / ``train`` -> task -> ``{"rows": [...], "ranks":
+        For tests of significance: ``unseen`` / ``train`` / ``hard`` -> task -> ``{"rows": [...], "ranks":
         {system: [...]}}``, the target's rank (1 = first, ties at their average) for each row.
 
     Raises
@@ -85,21 +88,21 @@ def evaluate_tasks(
     register_metrics()
     started = time.perf_counter()
     model.eval()
-    keys = ("tasks", "tasks_seen_phrases", "slices", "left_out", "standard_error", "seconds")
+    asked = [p for p in PARTS if p == "unseen" or any(task.phrases == p for task in tasks)]
+    keys = ("slices", "left_out", "standard_error", "seconds")
     metrics: dict[str, Any] = {key: config[key] for key in ("model", "dataset", "seed")}
-    metrics.update({key: {} for key in keys})
-    ranks: dict[str, Any] = {"unseen": {}, "train": {}}
+    metrics.update({key: {} for key in (*(PARTS[p] for p in asked), *keys)})
+    ranks: dict[str, Any] = {phrases: {} for phrases in asked}
     evaluator = Evaluator(_settings(config))
 
     for task in tasks:
         systems = _systems(model, task, config, extra or {})
         collected = _collect(model, task, config, dataset, prompts, systems, sampler)
         figures = {name: _figures(evaluator, struct) for name, struct in collected.items()}
-        standard, seen = task.name == "standard", task.phrases == "train"
-        if seen or standard:
-            metrics["tasks_seen_phrases"][task.name] = figures
-        if not seen:
-            metrics["tasks"][task.name] = figures
+        standard = task.name == "standard"
+        for phrases in asked if standard else [task.phrases]:
+            metrics[PARTS[phrases]][task.name] = figures
+        if standard or task.phrases == "unseen":
             metrics["left_out"][task.name] = int(task.left_out)
             metrics["standard_error"][task.name] = {
                 name: _standard_error(struct["rec.rank"], _report_k(config))
@@ -107,7 +110,7 @@ def evaluate_tasks(
             }
             if not standard:
                 metrics["slices"][task.name] = _slices(evaluator, collected, task.on_habit)
-        ranks["train" if seen else "unseen"][task.name] = {
+        ranks["unseen" if standard else task.phrases][task.name] = {
             "rows": task.rows.tolist(),
             "ranks": {name: _plain(s["rec.rank"]) for name, s in collected.items()},
         }

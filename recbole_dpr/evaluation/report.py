@@ -50,6 +50,9 @@ than their two errors suggest."""
 
 SEEN = "The same users and wishes, in phrases that training used."
 
+HARD = """The same users and wishes, in phrases of which not only the frame but mostly also the words of
+wanting and not wanting are held out of training."""
+
 SLICES = """\
 On habit: the prompt's value has at least the median share of its user's history; off habit: less."""
 
@@ -96,13 +99,13 @@ def collect_examples(
 
     The users come from a fixed seed (`EXAMPLE_SEED`), before any score is known, so none is picked
     for looking good. A plain model has no prompted scores: its "after" is the `filter`. The
-    parameters are those of `evaluate_tasks`; tasks of seen phrases are left out.
+    parameters are those of `evaluate_tasks`; only tasks of unseen phrases count.
     """
     model.eval()
     rng = np.random.default_rng(EXAMPLE_SEED)
     examples = []
     for task in tasks:
-        if task.name == "standard" or task.phrases == "train" or not len(task.rows):
+        if task.phrases != "unseen" or not len(task.rows):
             continue
         drawn = torch.from_numpy(rng.permutation(len(task.rows))[:per_task])
         ids = task.prompt_ids[drawn]
@@ -172,7 +175,10 @@ def write_report(
         plots["Training curves"] = plot_training(training, run_dir / "plots" / "training.png")
     if router:
         plots["Router weights"] = plot_router(router, run_dir / "plots" / "router.png")
-    seen = {name: f for name, f in metrics["tasks_seen_phrases"].items() if name != "standard"}
+    seen, hard = (
+        {name: f for name, f in metrics.get(part, {}).items() if name != "standard"}
+        for part in ("tasks_seen_phrases", "tasks_hard_phrases")
+    )
     parts = [
         f"# {names['model']} on {names['dataset']}",
         INTRODUCTION.format(k=k, **names),
@@ -183,6 +189,8 @@ def write_report(
     ]
     if seen:
         parts += ["## Result on seen phrases", SEEN, _table(seen, k)]
+    if hard:
+        parts += ["## Result on hard phrases", HARD, _table(hard, k)]
     if metrics["slices"]:
         parts += ["## On habit and off habit (unseen phrases)", SLICES]
         parts += [_table(_sliced(metrics["slices"]), k)]
