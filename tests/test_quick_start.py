@@ -16,12 +16,15 @@ def metrics(trained_run):
     return json.loads((Path(trained_run["run_dir"]) / "metrics.json").read_text())
 
 
-def test_prompts_are_followed_where_the_answer_is_known(trained_run):
-    tasks = trained_run["tasks"]
-    for name in ("positive", "compound"):
-        assert tasks[name]["DPR"]["satisfied@10"] > 0.9 > tasks[name]["backbone"]["satisfied@10"]
-        assert tasks[name]["DPR"]["ndcg@10"] > tasks[name]["backbone"]["ndcg@10"]
-    assert tasks["negative"]["DPR"]["violation@10"] < tasks["negative"]["backbone"]["violation@10"]
+def test_prompts_are_followed_where_the_answer_is_known(metrics):
+    # Half of the red things are green as well: not even a filter finds ten red ones that are not.
+    for name in ("positive", "negative", "compound"):
+        seen, unseen = (metrics[part][name] for part in ("tasks_seen_phrases", "tasks"))
+        assert seen["DPR"]["satisfied@10"] > 0.9 * seen["filter"]["satisfied@10"]
+        assert unseen["DPR"]["satisfied@10"] > 1.4 * unseen["backbone"]["satisfied@10"]
+        assert unseen["DPR"]["ndcg@10"] > 1.4 * unseen["backbone"]["ndcg@10"]
+    negative = metrics["tasks_seen_phrases"]["negative"]
+    assert negative["DPR"]["violation@10"] < negative["backbone"]["violation@10"] / 5
 
 
 def test_metrics_json_keeps_the_contract(trained_run, metrics):
