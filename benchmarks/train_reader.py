@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.phrasefile import frame
+from recbole_dpr.data.phrasefile import NEEDED, frame
 from recbole_dpr.data.prompts import PromptTable, made_prompts, one_hot
 from recbole_dpr.files import properties_dir, read_yaml
 from recbole_dpr.model.pretrained import SHIPPED_STATES, SHIPPED_UPPER, SIZE, save_reader
@@ -33,7 +33,6 @@ from recbole_dpr.text import TextEncoder
 from recbole_dpr.training.averaging import RunningAverage
 
 OF_FILMS = re.compile(r"film|movie|watch|cinema|screen|popcorn|actor|scene|see ", re.IGNORECASE)
-KINDS_OF_PHRASES = ("positive", "negative", "compound", "neutral")
 AVERAGING = 0.998  # single steps misread now one frame, now another; their average does less
 HERE = Path(__file__).resolve().parent
 GENRES = [
@@ -76,7 +75,7 @@ def rich_phrasebook(name: str, values: list[str]) -> Phrasebook:
     """
     path = properties_dir() / "phrasebook" / f"{name}.yaml"
     content = read_yaml(path)
-    own = {frame(x) for kind in KINDS_OF_PHRASES for split in content[kind].values() for x in split}
+    own = {frame(x) for kind in NEEDED for split in content[kind].values() for x in split}
     held_out = [
         re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in content.get("held_out", [])
     ]

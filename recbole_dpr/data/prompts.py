@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,16 @@ class PromptTable:
         """Append a prompt and return its id."""
         self.texts.append(text)
         self.intents.append(intent)
+        for marks in ("include", "exclude"):
+            vars(self).pop(marks, None)  # looked up per batch, so kept until a prompt comes in
         return len(self.texts) - 1
 
-    @property
+    @cached_property
     def include(self) -> Tensor:
         """Wanted values, bool ``[n_prompts, V]``."""
         return one_hot([intent.include for intent in self.intents], self.n_values)
 
-    @property
+    @cached_property
     def exclude(self) -> Tensor:
         """Unwanted values, bool ``[n_prompts, V]``."""
         return one_hot([intent.exclude for intent in self.intents], self.n_values)
