@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.text import TextEncoder
 
-PASSES = 10  # over the catalogue per epoch: one pass is over sooner than a validation
+STEPS = 280  # of an epoch at least: one pass over a small catalogue is over sooner than a validation
 PROMPTS_AT_ONCE = 64
 
 
@@ -38,7 +38,7 @@ class AlignmentBatch:
 
 
 class AlignmentLoader:
-    """Yields the catalogue `PASSES` times, in an order that depends on (seed, epoch) alone.
+    """Yields the catalogue as often as makes `STEPS` batches, in an order that depends on (seed, epoch) alone.
 
     Parameters
     ----------
@@ -60,6 +60,7 @@ class AlignmentLoader:
         encoder: TextEncoder,
     ) -> None:
         self.n_items, self.batch_size, self.seed = n_items - 1, batch_size, seed
+        self._passes = math.ceil(STEPS * batch_size / self.n_items)
         self._prompts: tuple[Tensor, ...] | None = None
         if prompts is not None:
             states, mask = encoder.token_states(prompts.texts[1:])
@@ -71,7 +72,7 @@ class AlignmentLoader:
         rng = np.random.default_rng((self.seed, epoch))
         n_prompts = len(self._prompts[0]) if self._prompts else 0
         self._items = torch.from_numpy(
-            np.concatenate([1 + rng.permutation(self.n_items) for _ in range(PASSES)])
+            np.concatenate([1 + rng.permutation(self.n_items) for _ in range(self._passes)])
         )
         self._rows = torch.from_numpy(rng.permutation(n_prompts))
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 FREE_DECAY = 1e-3  # keeps in the text what the text can say
+NEVER = -8.0  # log-likelihood that stands for impossible: enough to sink any item below the top
 
 
 class SemanticSpace(nn.Module):
     """The semantic part of the item vectors, and the directions in which a wish moves the user.
 
     An item's semantic vector is its projected text plus a small free embedding, for what the text
-    leaves out. Stage 2 aligns it with the values: a wanted value's direction has a large dot product
-    with the items that have the value, an unwanted one's a small one.
+    leaves out. Stage 2 makes the dot product of a wish and an item the log-likelihood of the wish
+    under the item, which is what Bayes asks to be added to the backbone's score::
+
+        log P(item | history, prompt) = log P(item | history) + log P(prompt | item) + constant
 
     Parameters
     ----------
@@ -38,7 +40,6 @@ class SemanticSpace(nn.Module):
         self.free = nn.Embedding(len(item_text), size)
         self.wanted = nn.Linear(n_values, size, bias=False)
         self.unwanted = nn.Linear(n_values, size, bias=False)
-        self.base_rate = nn.Parameter(torch.zeros(n_values))
         nn.init.normal_(self.free.weight, std=0.01)
         nn.init.normal_(self.wanted.weight, std=0.1)
         with torch.no_grad():
@@ -53,7 +54,10 @@ class SemanticSpace(nn.Module):
         return self.wanted(include) + self.unwanted(exclude)
 
     def alignment_loss(self, items: Tensor, matrix: Tensor) -> Tensor:
-        """Cross entropy of telling from the dot products which item has which value.
+        """Squared distance of the dot products from the log-likelihoods of single wishes.
+
+        Whoever has an item of n values in mind asks for each of them with chance 1/n, never for
+        another, and may reject any value but these. Never is `NEVER` or anything below.
 
         Summed over the values and over both directions, averaged over the items.
 
@@ -65,10 +69,8 @@ class SemanticSpace(nn.Module):
         """
         free = self.free(items)
         vectors = self.project(self.item_text[items]) + free
-        has = matrix.to(vectors.dtype)
-        logits = (
-            vectors @ self.wanted.weight + self.base_rate,
-            -(vectors @ self.unwanted.weight) + self.base_rate,
-        )
-        losses = [binary_cross_entropy_with_logits(x, has, reduction="sum") for x in logits]
-        return (losses[0] + losses[1]) / len(has) + FREE_DECAY * free.square().sum(dim=1).mean()
+        wanted, unwanted = vectors @ self.wanted.weight, vectors @ self.unwanted.weight
+        share = -matrix.sum(dim=1, keepdim=True).clamp(min=1).log()
+        distance = torch.where(matrix, wanted - share, (wanted - NEVER).clamp(min=0)).square()
+        distance += torch.where(matrix, (unwanted - NEVER).clamp(min=0), unwanted).square()
+        return distance.sum() / len(items) + FREE_DECAY * free.square().sum(dim=1).mean()
