@@ -300,13 +300,14 @@ class DPRConfig(Config):
 
 
 def _with_needed_columns(options: dict[str, Any]) -> dict[str, Any] | None:
-    """`load_col` with the columns that the split by time, the attributes and the texts need."""
+    """`load_col` with the columns that the split by time, prompts, attributes and texts need."""
     load_col = options["load_col"]
     if load_col is None:  # RecBole: load everything
         return None
     ids = [options["USER_ID_FIELD"], options["ITEM_ID_FIELD"]]
     columns = [*options["prompt_fields"], *options["item_text_fields"], options["title_field"]]
-    needed = {"inter": [*ids, options["TIME_FIELD"]], "item": [c for c in columns if c]}
+    interactions = [*ids, options["TIME_FIELD"], options["PROMPT_ID_FIELD"]]
+    needed = {"inter": interactions, "item": [c for c in columns if c]}
     load_col = dict(load_col)
     for suffix, names in needed.items():
         given = load_col.get(suffix) or []

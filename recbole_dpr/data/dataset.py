@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from recbole_dpr.compat import process_group_of_one
 from recbole_dpr.data.attributes import Attributes, attribute_ids
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.logged import SUFFIX, PromptFile
 from recbole_dpr.errors import DPRError
 
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
+LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
 
 
 class PromptDataset(SequentialDataset):
@@ -38,6 +42,9 @@ class PromptDataset(SequentialDataset):
         Every loaded interaction field, sorted by user and time.
     prompt_field : str
         Option ``PROMPT_ID_FIELD``; 0 in that field is no prompt.
+    logged : list of (str, Intent or None)
+        Text and intent of every prompt that the data set's own file of prompts holds, in the order of
+        the numbers in ``LOGGED_FIELD``, of which 0 is none. Empty where there is no such file.
     """
 
     def __init__(self, config) -> None:
@@ -84,6 +91,7 @@ class PromptDataset(SequentialDataset):
         title = self.config["title_field"]
         tokens = [str(token) for token in self.field2id_token[self.iid_field]]
         self.titles = self._item_strings([title]) if title else tokens
+        self.logged = self._logged_prompts()
         without = int((~self.attributes.matrix[1:].any(dim=1)).sum())
         blank = sum(not text for text in self.item_text[1:])
         if without or blank:
@@ -108,6 +116,31 @@ class PromptDataset(SequentialDataset):
                     parts[item].append(words)
         return [". ".join(part) for part in parts]
 
+    def _logged_prompts(self) -> list[tuple[str, Intent | None]]:
+        path = Path(self.dataset_path) / f"{self.dataset_name}.{SUFFIX}"
+        asked = LOGGED_FIELD in self.inter_feat
+        if not path.is_file():
+            if asked:
+                raise DPRError(
+                    f"the interactions of {self.dataset_name} name prompts ({self.prompt_field}), but "
+                    f"there is no file {path}; write one, or give PROMPT_ID_FIELD another name"
+                )
+            return []
+        prompts = PromptFile(path, self.attributes.values, self.config).prompts
+        if not asked:
+            raise DPRError(
+                f"{path} is there, but the interactions have no column {self.prompt_field}:token that "
+                "says which prompt came with which"
+            )
+        tokens = [str(token) for token in self.field2id_token[self.prompt_field][1:]]
+        unknown = [token for token in tokens if token not in prompts]
+        if unknown:
+            raise DPRError(
+                f"an interaction of {self.dataset_name} came with the prompt {unknown[0]!r}, which {path} "
+                "does not hold"
+            )
+        return [("", Intent()), *(prompts[token] for token in tokens)]
+
     def data_augmentation(self) -> None:
         """Make one row per target, as RecBole does, but no lists: only where its history stands.
 
@@ -117,6 +150,9 @@ class PromptDataset(SequentialDataset):
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         self.history = {field: self.inter_feat[field] for field in self.inter_feat}
+        if self.prompt_field in self.history:
+            # A batch's own prompt ids count from a table of what is asked there, so these are apart.
+            self.history[LOGGED_FIELD] = self.history.pop(self.prompt_field)
         users = self.history[self.uid_field].numpy()
         starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
         place = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
@@ -139,8 +175,10 @@ class PromptDataset(SequentialDataset):
             ROW_FIELD: torch.from_numpy(rows),
             self.prompt_field: torch.zeros(len(rows), dtype=torch.long),
         }
+        if LOGGED_FIELD in self.history:
+            extra[LOGGED_FIELD] = self.history[LOGGED_FIELD][rows]
         self.inter_feat.update(Interaction(extra))
-        for field in (ROW_FIELD, self.prompt_field):
+        for field in extra.keys() - {self.item_list_length_field}:
             self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
 
     def __getitem__(self, index, join: bool = True) -> Interaction:
@@ -149,7 +187,7 @@ class PromptDataset(SequentialDataset):
         row = interaction[ROW_FIELD]
         length = interaction[self.item_list_length_field]
         for field, values in self.history.items():
-            if field != self.uid_field:
+            if field not in (self.uid_field, LOGGED_FIELD):
                 list_field = field + self.config["LIST_SUFFIX"]
                 interaction[list_field] = cut(values, row - length, length, self.max_item_list_len)
         return self.join(interaction) if join else interaction

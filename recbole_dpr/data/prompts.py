@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recbole_dpr.data.attributes import Attributes
-from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.dataset import LOGGED_FIELD, PromptDataset
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
 
@@ -72,9 +72,10 @@ class PromptedTask:
     Parameters
     ----------
     name : str
-        "standard", "positive", "negative" or "compound".
+        "standard", "positive", "negative", "compound" or "logged".
     phrases : str
-        "unseen", "train" or "hard"; "" for the standard task, which has no prompt.
+        "unseen", "train" or "hard"; "logged" for what users really asked; "" for the standard task,
+        which has no prompt.
     rows, prompt_ids : LongTensor ``[n]``
     left_out : int
         Rows for which no valid prompt exists.
@@ -183,6 +184,24 @@ def prompted_tasks(
             left_out = len(split) - len(rows)
             tasks.append(PromptedTask(kind, phrases, rows, torch.tensor(ids), left_out, on_habit))
     return tasks
+
+
+def logged_task(
+    split: PromptDataset, logged: Sequence[tuple[str, Intent]], prompts: PromptTable
+) -> PromptedTask:
+    """The task of a split's own prompts; appends them to `prompts`.
+
+    Parameters
+    ----------
+    logged : sequence of (str, Intent)
+        The data set's prompts by number, every intent known.
+    """
+    numbers = split.inter_feat[LOGGED_FIELD]
+    rows = numbers.nonzero()[:, 0]
+    ids = {n: prompts.add(*logged[n]) for n in numbers[rows].unique().tolist()}
+    asked = torch.tensor([ids[n] for n in numbers[rows].tolist()], dtype=torch.long)
+    left_out = len(split) - len(rows)
+    return PromptedTask("logged", "logged", rows, asked, left_out, torch.zeros(len(rows)).bool())
 
 
 def made_prompts(

@@ -1,0 +1,89 @@
+"""Logged prompts: what the users of a data set really asked, read from its file `<dataset>.prompt`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.errors import DPRError, did_you_mean
+
+SUFFIX = "prompt"
+ID, TEXT = "prompt_id:token", "prompt:token_seq"
+SIDES = ("include:token_seq", "exclude:token_seq")
+
+
+class PromptFile:
+    """An atomic file of prompts: one row each, named by an id that the interactions refer to.
+
+    ``prompt_id:token`` and ``prompt:token_seq`` (the text) must be there; ``include:token_seq`` and
+    ``exclude:token_seq`` say what a prompt asks for, where that is known: attribute values with
+    spaces between them, both empty for a prompt that asks for nothing.
+
+    Parameters
+    ----------
+    path : Path
+    values : sequence of str
+        The attribute values that may be asked for.
+    config : RecBole Config
+        Reads ``field_separator``, ``seq_separator`` and ``encoding``.
+
+    Attributes
+    ----------
+    prompts : dict of str to (str, Intent or None)
+        Text and intent by id; None is an intent that the file does not say.
+
+    Raises
+    ------
+    DPRError
+        For a file or a row that cannot be used: names the file and the line.
+    """
+
+    def __init__(self, path: Path, values: Sequence[str], config: Any) -> None:
+        self._path, self._places = path, {value: i for i, value in enumerate(values)}
+        self._between = config["seq_separator"]
+        self.prompts: dict[str, tuple[str, Intent | None]] = {}
+        try:
+            text = path.read_text(encoding=config["encoding"] or "utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DPRError(f"{path} cannot be read: {error}") from error
+        lines = text.splitlines()
+        header = lines[0].split(config["field_separator"]) if lines else []
+        for column in (ID, TEXT):
+            if column not in header:
+                self._fail(1, f"there is no column {column!r}; the columns are {header}")
+        if (SIDES[0] in header) != (SIDES[1] in header):
+            self._fail(1, f"{SIDES[0]} and {SIDES[1]} come together or not at all")
+        for number, line in enumerate(lines[1:], start=2):
+            if line.strip():
+                cells = line.split(config["field_separator"])
+                if len(cells) != len(header):
+                    self._fail(number, f"{len(cells)} cells under {len(header)} columns")
+                self._add(number, dict(zip(header, cells, strict=True)))
+
+    def _add(self, number: int, row: dict[str, str]) -> None:
+        token, text = row[ID].strip(), row[TEXT].strip()
+        if not token or not text:
+            self._fail(number, "the prompt has no id" if not token else f"prompt {token} has no text")
+        if token in self.prompts:
+            self._fail(number, f"the id {token} was given to another prompt already")
+        intent = None
+        if SIDES[0] in row:
+            include, exclude = (self._values(number, row[side]) for side in SIDES)
+            if both := set(include) & set(exclude):
+                value = list(self._places)[min(both)]
+                self._fail(number, f"{value!r} is both wanted and unwanted")
+            intent = Intent(include, exclude)
+        self.prompts[token] = (text, intent)
+
+    def _values(self, number: int, cell: str) -> tuple[int, ...]:
+        found = []
+        for value in filter(None, cell.split(self._between)):
+            if value not in self._places:
+                self._fail(number, f"no item has the value {value!r}{did_you_mean(value, self._places)}")
+            found.append(self._places[value])
+        return tuple(sorted(set(found)))
+
+    def _fail(self, number: int, message: str) -> NoReturn:
+        raise DPRError(f"{self._path}, line {number}: {message}")

@@ -1,0 +1,94 @@
+"""A data set's own prompts: what users really asked."""
+
+import pytest
+
+from recbole_dpr.data.dataset import LOGGED_FIELD
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.loading import load_data
+from recbole_dpr.data.prompts import PromptTable, logged_task
+from recbole_dpr.errors import DPRError
+
+HEADER = "prompt_id:token\tprompt:token_seq\tinclude:token_seq\texclude:token_seq\n"
+ROWS = "p1\tmake it red\tred\t\np2\tnothing blue, nothing green\t\tblue green\np3\thello there\t\t\n"
+
+
+@pytest.fixture
+def log(data_path):
+    """Give every third interaction of `tiny` a prompt, and write the file of prompts."""
+    path = data_path / "tiny" / "tiny.inter"
+
+    def write(prompts=HEADER + ROWS, ids=("p1", "p2", "p3"), column="prompt_id:token"):
+        head, *rows = path.read_text().splitlines()
+        lines = [f"{head}\t{column}"]
+        for n, row in enumerate(rows):
+            lines.append(f"{row}\t{ids[n // 3 % len(ids)] if n % 3 == 2 else ''}")
+        path.write_text("\n".join(lines) + "\n")
+        if prompts is not None:
+            (data_path / "tiny" / "tiny.prompt").write_text(prompts)
+
+    return write
+
+
+def test_prompts_stand_at_the_interactions_that_they_came_with(log, tiny_config):
+    log()
+    data = load_data(tiny_config())
+    values = data.whole.attributes.values
+    red, blue, green = (values.index(name) for name in ("red", "blue", "green"))
+    asked = dict(zip(("p1", "p2", "p3"), data.whole.logged[1:], strict=True))
+    assert data.whole.logged[0] == ("", Intent())
+    assert asked["p1"] == ("make it red", Intent((red,), ()))
+    assert asked["p2"][1] == Intent((), (blue, green))
+    assert asked["p3"] == ("hello there", Intent())
+    # The twelfth interaction of a user, its test target, is the last of four triples.
+    numbers = data.test._dataset.inter_feat[LOGGED_FIELD]
+    assert numbers.bool().all()
+    assert not data.valid._dataset.inter_feat[LOGGED_FIELD].any()
+
+
+def test_the_task_asks_each_row_its_own_prompt(log, tiny_config):
+    log()
+    data = load_data(tiny_config())
+    split, prompts = data.test._dataset, PromptTable(len(data.whole.attributes))
+    task = logged_task(split, data.whole.logged, prompts)
+    texts = [data.whole.logged[n][0] for n in split.inter_feat[LOGGED_FIELD].tolist()]
+    assert [prompts.texts[i] for i in task.prompt_ids.tolist()] == texts
+    assert len(task.rows) == len(split) and task.left_out == 0
+
+
+def test_interactions_as_recbole_sees_them_have_no_prompt(log, tiny_config):
+    log()
+    data = load_data(tiny_config())
+    for split in (data.train, data.valid._dataset, data.test._dataset):
+        assert not split.inter_feat["prompt_id"].any()
+
+
+def test_a_file_that_says_no_intents_leaves_them_open(log, tiny_config):
+    log("prompt_id:token\tprompt:token_seq\na\tsomething red\n", ids=("a",))
+    assert load_data(tiny_config()).whole.logged[1] == ("something red", None)
+
+
+@pytest.mark.parametrize(
+    "prompts, message",
+    [
+        ("prompt_id:token\ttext:token_seq\n", r"tiny.prompt, line 1: there is no column 'prompt:"),
+        (HEADER + "p1\tmake it red\tred\n", r"line 2: 3 cells under 4 columns"),
+        (HEADER + ROWS + "p1\tagain\t\t\n", r"line 5: the id p1 was given"),
+        (HEADER + "\tmake it red\tred\t\n", r"line 2: the prompt has no id"),
+        (HEADER + "p1\t \tred\t\n", r"line 2: prompt p1 has no text"),
+        (HEADER + "p1\tmake it red\tredd\t\n", r"line 2: no item has the value 'redd'.*red"),
+        (HEADER + "p1\tmake it red\tred\tred\n", r"line 2: 'red' is both wanted and unwanted"),
+        (HEADER + "p1\tmake it red\tred\t\n", r"prompt 'p2', which .* does not hold"),
+        (None, r"there is no file .*tiny.prompt"),
+        ("", r"line 1: there is no column"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_and_line(log, tiny_config, prompts, message):
+    log(prompts)
+    with pytest.raises(DPRError, match=message):
+        load_data(tiny_config())
+
+
+def test_a_file_of_prompts_needs_interactions_that_name_them(log, tiny_config):
+    log(column="remark:token")
+    with pytest.raises(DPRError, match="no column prompt_id:token"):
+        load_data(tiny_config())
