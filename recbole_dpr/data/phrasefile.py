@@ -28,7 +28,7 @@ SLOT = re.compile(r"\{(an? )?(value|include|exclude)(?:(?(1)|(s))|( [^{}]+))?\}"
 class Name:
     """What a value is called, in the four forms that sentences need."""
 
-    name: str  # before a noun: "a [comedy] movie"; a value's readable name
+    name: str  # before a noun: "a [comedy] movie"; a value's readable name; "" if there is none
     alone: str  # "no [comedy] tonight"
     one: str  # "[a comedy] would be nice"
     many: str  # "I love [comedies]"
@@ -45,10 +45,11 @@ class Slot:
 
     def fill(self, names: Sequence[Name], conjunction: str) -> str:
         """Write one or several values in the form that the sentence asks for."""
-        if self.noun:
+        if self.noun and all(name.name for name in names):
             phrase = listed([name.name for name in names], conjunction) + self.noun
             return with_article(phrase) if self.article else phrase
-        form = "one" if self.article else "many" if self.plural else "alone"
+        plural = self.plural or self.noun.endswith("s")
+        form = "one" if self.article else "many" if plural else "alone"
         return listed([getattr(name, form) for name in names], conjunction)
 
 
@@ -103,9 +104,9 @@ class PhraseFile:
             others = self._mapping(others, f"{where}, synonyms", PHRASES)
             for phrases in PHRASES:
                 written = self._list(others.get(phrases), f"{where}, synonyms.{phrases}")
-                synonyms[phrases].append([self._name(form, noun, where) for form in written])
+                synonyms[phrases].append([self._name(form, noun, where, True) for form in written])
             for name in (names[-1], *synonyms["train"][-1], *synonyms["unseen"][-1]):
-                for form in FORMS:
+                for form in FORMS if name.name else FORMS[1:]:
                     owner = owners.setdefault(getattr(name, form).lower(), index)
                     if owner != index:
                         called = getattr(name, form)
@@ -125,11 +126,17 @@ class PhraseFile:
             chances[phrases] = {key: float(found.get(key, 0)) for key in CHANCES}
         return chances
 
-    def _name(self, entry: Any, noun: Mapping[str, str], where: str) -> Name:
+    def _name(
+        self, entry: Any, noun: Mapping[str, str], where: str, synonym: bool = False
+    ) -> Name:
         forms = {"name": entry} if isinstance(entry, str) else self._mapping(entry, where, FORMS)
+        forms = self._texts(forms, where)
+        if synonym and {"alone", "one", "many"} <= set(forms):
+            # "Something to laugh at" says it without any word that stands before a noun.
+            return Name(**{"name": "", **forms})
         if "name" not in forms:
             self._fail(f"{where} lacks 'name'")
-        name = self._texts(forms, where)["name"]
+        name = forms["name"]
         one, many = f"{name} {noun['one']}", f"{name} {noun['many']}"
         return Name(**{"alone": name, "one": with_article(one), "many": many, **forms})
 
