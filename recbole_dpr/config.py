@@ -55,6 +55,15 @@ DERIVED = (
     "backbone",
     "promptable",
     "resume",
+    # Names of fields that RecBole's transforms of sequences (BERT4Rec, SHAN) leave in the config.
+    "MASK_INDEX",
+    "MASK_ITEM_SEQ",
+    "POS_ITEMS",
+    "NEG_ITEMS",
+    "INVERSE_ITEM_SEQ",
+    "CROP_ITEM_SEQ",
+    "CROP_ITEM_SEQ_LEN",
+    "REORDER_ITEM_SEQ",
     *SCRIPT_FLAGS,
 )
 
@@ -71,14 +80,15 @@ class StageOptions:
     weight_decay: float
     schedule: str
     averaging: float
+    prefixes: int | None
 
 
 class DPRConfig(Config):
     """The options of one run, weakest layer first:
 
     RecBole's `overall.yaml` and the backbone's RecBole yaml; `properties/overall.yaml`,
-    `properties/model/DPR.yaml`, `properties/dataset/<name>.yaml`; config files; `config_dict`;
-    command line.
+    `properties/model/DPR.yaml`, `properties/model/<Backbone>.yaml` where there is one,
+    `properties/dataset/<name>.yaml`; config files; `config_dict`; command line.
 
     Parameters
     ----------
@@ -161,7 +171,7 @@ class DPRConfig(Config):
         lines = path.read_text(encoding="utf-8").splitlines()
         if not lines or lines[-1] != "..." or not {"model", "dataset"} <= saved.keys():
             raise DPRError(f"{path} is cut off or was not written by recbole_dpr; use another run")
-        if model is not None and model.__name__ != saved["model"]:
+        if model is not None and resolve_model(model).name != saved["model"]:
             raise DPRError(f"{run_dir} holds a {saved['model']}, not a {model.__name__}")
         return cls(model, None, None, config_dict, command_line, _saved=(str(path), saved))
 
@@ -182,8 +192,8 @@ class DPRConfig(Config):
             own = self[f"stage{number}_{name}"]
             values[name] = self[fallback] if own is None else own
         values["epochs"] = min(values["epochs"], self["epochs"])
-        for name in ("schedule", "averaging"):
-            values[name] = self[f"stage{number}_{name}"]
+        for name in ("schedule", "averaging", "prefixes"):
+            values[name] = self[f"stage{number}_{name}"]  # stage 2 sees no prefixes: None
         return StageOptions(**values, weight_decay=self["weight_decay"])
 
     def to_yaml(self, path: str | Path) -> None:
@@ -259,13 +269,12 @@ class DPRConfig(Config):
         super()._load_internal_config_dict(self._resolved.recbole_name, model_class, dataset)
         self.internal_config_dict.update(copy.deepcopy(self._resolved.default_options))
         for file in self._own_files(dataset):
-            if file.is_file():
-                self.internal_config_dict.update(read_yaml(file))
+            self.internal_config_dict.update(read_yaml(file))
 
-    @staticmethod
-    def _own_files(dataset: str) -> list[Path]:
-        names = ("overall.yaml", "model/DPR.yaml", f"dataset/{dataset}.yaml")
-        return [properties_dir() / name for name in names]
+    def _own_files(self, dataset: str) -> list[Path]:
+        backbone = f"model/{self._resolved.recbole_name}.yaml"
+        names = ("overall.yaml", "model/DPR.yaml", backbone, f"dataset/{dataset}.yaml")
+        return [file for name in names if (file := properties_dir() / name).is_file()]
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         recbole = recbole_dir() / "properties"
@@ -300,15 +309,22 @@ class DPRConfig(Config):
 
 
 def _with_needed_columns(options: dict[str, Any]) -> dict[str, Any] | None:
-    """`load_col` with the columns that the split by time, prompts, attributes and texts need."""
+    """`load_col` with the columns that the split, prompts, attributes, texts and the model need."""
     load_col = options["load_col"]
     if load_col is None:  # RecBole: load everything
         return None
     ids = [options["USER_ID_FIELD"], options["ITEM_ID_FIELD"]]
     columns = [*options["prompt_fields"], *options["item_text_fields"], options["title_field"]]
-    interactions = [*ids, options["TIME_FIELD"], options["PROMPT_ID_FIELD"]]
-    needed = {"inter": interactions, "item": [c for c in columns if c]}
+    features = options.get("selected_features") or []  # SASRecF and its like
+    columns += [*features, options.get("item_attribute")]  # S3Rec
+    needed: dict[str, Any] = {
+        "inter": [*ids, options["TIME_FIELD"], options["PROMPT_ID_FIELD"]],
+        "item": [c for c in columns if c],
+    }
     load_col = dict(load_col)
+    if options.get("preload_weight"):  # GRU4RecKG and KSR
+        for suffix in ("kg", "link", *(options.get("additional_feat_suffix") or [])):
+            load_col.setdefault(suffix, "*")
     for suffix, names in needed.items():
         given = load_col.get(suffix) or []
         if names and given != "*":

@@ -28,7 +28,7 @@ class Model:
     backbone
         "SASRec"; equal to `name` for a plain model.
     promptable
-        True for `DPR-...`.
+        True for `DPR-...` and for a class of the user's own.
     model_class
         The backbone's class.
     recbole_name
@@ -112,12 +112,14 @@ def _resolve_class(model: type) -> Model:
 
     if not issubclass(model, SequentialRecommender):
         raise DPRError(f"{model.__name__} must derive from RecBole's SequentialRecommender")
+    if model.__module__ == f"recbole.model.sequential_recommender.{model.__name__.lower()}":
+        return resolve_model(PREFIX + model.__name__)
     ancestors = [base.__name__ for base in model.__mro__]
     recbole_name = next((n for n in ancestors if n in sequential_models().values()), model.__name__)
     return Model(
         name=model.__name__,
         backbone=model.__name__,
-        promptable=False,
+        promptable=True,
         model_class=model,
         recbole_name=recbole_name,
         default_options=getattr(model, "default_options", {}),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
+from logging import getLogger
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,6 +18,7 @@ from recbole.utils import init_seed, set_color
 from recbole_dpr import compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
@@ -24,9 +26,10 @@ from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
 from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
 from recbole_dpr.logs import log_to
-from recbole_dpr.model.backbone import trains_on_windows
+from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.ways import way_of
 from recbole_dpr.serving.recommender import Recommender
 from recbole_dpr.training import checkpoint
 from recbole_dpr.training.trainer import DPRTrainer
@@ -93,6 +96,8 @@ def run_recbole_dpr(
     logger.debug(config)
     config.to_yaml(run_dir / CONFIG_FILE)
     Catalogue.from_dataset(data.whole, phrasebook.readable).save(run_dir / CATALOGUE_FILE)
+    reads_features = way_of(config.model_class).features
+    Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
 
     init_seed(config["seed"], config["reproducibility"])
     trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
@@ -171,9 +176,11 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
 
 def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
     """Windows for a causal model whose score is a dot product, one sample per prefix otherwise."""
-    if isinstance(model, DPR) or trains_on_windows(model):
+    backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
+    getLogger().info(backbone.why)
+    if backbone.causal:
         return WindowLoader(config, data.train, config.stage(1).batch_size)
-    return PrefixLoader(config, data.train, data.train_sampler, shuffle=config["shuffle"])
+    return PrefixLoader(config, data.train, data.train_sampler, config.stage(1).prefixes)
 
 
 def prompted_training(

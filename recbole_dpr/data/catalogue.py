@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.facts import FACTS_FILE, Facts, FactualDataset
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import write_text
 
@@ -29,6 +30,8 @@ class Catalogue:
     attributes : Attributes
     readable : list of str ``[V]``
         What each attribute value is called.
+    facts : Facts
+        What the model asks its data set for beside the number of items.
     """
 
     item_field: str
@@ -36,6 +39,7 @@ class Catalogue:
     titles: list[str]
     attributes: Attributes
     readable: list[str]
+    facts: Facts = field(default_factory=Facts)
 
     @classmethod
     def from_dataset(cls, dataset: PromptDataset, readable: list[str]) -> Catalogue:
@@ -47,16 +51,13 @@ class Catalogue:
         return len(self.tokens)
 
     def num(self, field: str) -> int:
-        """Number of items, padding included: RecBole's models ask their data set for it.
-
-        Raises
-        ------
-        DPRError
-            For any other field: such a model needs its data set to be built.
-        """
-        if field != self.item_field:
-            raise DPRError(f"this model needs the column {field!r}, which no run folder holds")
+        """Number of items, padding included: RecBole's models ask their data set for it."""
+        assert field == self.item_field
         return len(self)
+
+    def as_dataset(self, config: Any) -> FactualDataset:
+        """What a RecBole model takes for its data set."""
+        return FactualDataset(self.facts, self.item_field, len(self), config)
 
     def save(self, path: str | Path) -> None:
         """Write the catalogue as json, whole or not at all."""
@@ -99,4 +100,5 @@ class Catalogue:
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
         attributes = Attributes(values, fields, matrix)
-        return cls(str(content["item_field"]), tokens, titles, attributes, readable)
+        facts = Facts.load(Path(path).with_name(FACTS_FILE))
+        return cls(str(content["item_field"]), tokens, titles, attributes, readable, facts)

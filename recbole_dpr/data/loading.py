@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from recbole.data import create_samplers
 from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.interaction import Interaction
 
 from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.variants import dataset_class
 from recbole_dpr.errors import DPRError
 
 
-class PrefixLoader(TrainDataLoader):
-    """RecBole's own training loader: one sample per prefix, for models that are not causal.
+class PrefixLoader:
+    """RecBole's own batches, one sample per prefix, for models that are not causal.
 
-    Lists are cut when a batch is made, and the order depends on (seed, epoch) alone.
+    Lists are cut when a batch is made. `TrainDataLoader` makes it, with the negatives and the
+    ``transform`` that the model asks for. Order, choice, negatives and masks depend on (seed, epoch) alone.
+
+    Parameters
+    ----------
+    config : RecBole Config
+        Reads ``train_batch_size``, ``seed``, ``shuffle`` and what RecBole's loader reads.
+    dataset : PromptDataset
+        The training split.
+    sampler : recbole Sampler or None
+        Of negatives.
+    limit : int or None
+        Prefixes of an epoch at most, drawn anew for each.
     """
 
+    def __init__(
+        self, config: Any, dataset: PromptDataset, sampler: Any, limit: int | None = None
+    ) -> None:
+        self._batches = TrainDataLoader(config, dataset, sampler, shuffle=False)
+        self.config, self.dataset, self.limit = config, dataset, limit
+        self.shuffle = bool(config["shuffle"])
+        self.set_epoch(0)
+
     def set_epoch(self, epoch: int) -> None:
-        """Seed the order of one epoch."""
-        self.generator.manual_seed(self.config["seed"] + epoch)
+        """Draw the order of one epoch, and seed what RecBole draws in it."""
+        seed = (self.config["seed"], epoch)
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(len(self.dataset))[: self.limit]
+        self._rows = rows if self.shuffle else np.sort(rows)
+        random.seed(str(seed))
+        np.random.seed(rng.integers(2**32))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self._batches.step)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for begin in range(0, len(self._rows), self._batches.step):
+            yield self._batches.collate_fn(self._rows[begin : begin + self._batches.step])
 
 
 @dataclass(frozen=True)
@@ -51,7 +89,7 @@ def load_data(config: Any) -> Splits:
     DPRError
         If the files or columns are missing, or there is nothing to evaluate on.
     """
-    dataset = PromptDataset(config)
+    dataset = dataset_class(config)(config)
     splits = dataset.build()
     for name, split in zip(("validation", "test"), splits[1:], strict=True):
         if not len(split):

@@ -83,7 +83,18 @@ class WindowLoader:
         """Cut the windows of one epoch; see the class."""
         self.epoch = epoch
         seed = self.config["seed"]
-        rng = np.random.default_rng((seed, 0 if self.fixed_cuts else epoch))
+        first, last, start = self._cut(
+            np.random.default_rng((seed, 0 if self.fixed_cuts else epoch))
+        )
+        self._run = torch.from_numpy(
+            np.stack([first, last, np.maximum(start, last - self.length)], 1)
+        )
+        rng = np.random.default_rng((seed, epoch, 1))
+        order = rng.permutation(len(first)) if self.shuffle else np.arange(len(first))
+        self._order = torch.from_numpy(order)
+
+    def _cut(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Flat rows of every run's first and last target, and of its user's first item."""
         n_targets = self._last_target - self._first_target + 1
         head = self.length - rng.integers(0, self.stride, len(n_targets))
         runs = 1 + np.maximum(0, -(-(n_targets - head) // self.stride))
@@ -91,21 +102,8 @@ class WindowLoader:
         number = np.arange(len(user)) - np.repeat(np.cumsum(runs) - runs, runs)
         begin = np.where(number == 0, 0, head[user] + (number - 1) * self.stride)
         end = np.minimum(head[user] + number * self.stride, n_targets[user])
-        self._run = torch.from_numpy(  # flat rows of a run's first and last target, and the window
-            np.stack(
-                [
-                    self._first_target[user] + begin,
-                    self._first_target[user] + end - 1,
-                    np.maximum(
-                        self._user_start[user], self._first_target[user] + end - 1 - self.length
-                    ),
-                ],
-                axis=1,
-            )
-        )
-        rng = np.random.default_rng((seed, epoch, 1))
-        order = rng.permutation(len(user)) if self.shuffle else np.arange(len(user))
-        self._order = torch.from_numpy(order)
+        first_target = self._first_target[user]
+        return first_target + begin, first_target + end - 1, self._user_start[user]
 
     def __len__(self) -> int:
         return math.ceil(len(self._order) / self.batch_size)
@@ -137,3 +135,28 @@ class WindowLoader:
                 TARGET_LIST: targets,
             }
         )
+
+
+class PrefixWindows(WindowLoader):
+    """One window per prefix, with a loss at its last position: for models that are not causal.
+
+    As `WindowLoader`, with a fixed sample of the targets.
+
+    Parameters
+    ----------
+    limit : int or None
+        Prefixes at most, drawn with ``seed``.
+    """
+
+    def __init__(
+        self, config: Any, dataset: PromptDataset, batch_size: int, limit: int | None
+    ) -> None:
+        self.limit = limit
+        super().__init__(config, dataset, batch_size, fixed_cuts=True)
+
+    def _cut(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        n_targets = self._last_target - self._first_target + 1
+        user = np.repeat(np.arange(len(n_targets)), n_targets)
+        target = self.dataset.inter_feat[ROW_FIELD].numpy()
+        chosen = np.sort(rng.permutation(len(target))[: self.limit])
+        return target[chosen], target[chosen], self._user_start[user[chosen]]

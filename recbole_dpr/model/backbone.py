@@ -14,55 +14,155 @@ from torch import Tensor, nn
 from recbole_dpr.data.windows import TARGET_LIST
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
+from recbole_dpr.model.ways import ITEMS, LENGTHS, USERS, Scores, Vector, Way, embeddings, way_of
+
+PAIRS = 4096  # of a history and an item that a model scores at once which scores single items
 
 
 class Backbone(nn.Module):
     """Wraps a RecBole sequential model, whose own code stays as it is.
 
-    Serves models whose ``forward(item_seq, item_seq_len)`` returns a user vector whose dot product
-    with ``item_embedding`` ranks the catalogue, and that are causal: the state of a position depends
-    on no later item. SASRec and GRU4Rec of RecBole 1.2.1 were checked.
+    `recbole_dpr.model.ways` says how each model is steered. When it is built, a `Vector` model is
+    probed: its own scores must be the dot product of user and item vectors, and it is called causal if
+    no earlier state moves when later items change.
 
     Parameters
     ----------
     model : SequentialRecommender
 
+    Attributes
+    ----------
+    way : Vector or Scores
+    size : int
+        Length of a user state and of an item vector; 0 where the model has none.
+    causal : bool
+        Whether `states` holds the user's state after every item.
+    why : str
+        In words, how it is steered and trained.
+
     Raises
     ------
     DPRError
-        If the model has no such item embedding.
+        If the scores of a `Vector` model are no such product.
     """
 
     def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
-        if not isinstance(getattr(model, "item_embedding", None), nn.Embedding):
-            raise DPRError(
-                f"{type(model).__name__} has no item_embedding to take a dot product with, so it "
-                "cannot be steered yet; choose another backbone, such as SASRec or GRU4Rec"
-            )
         self.model = model
-
-    @property
-    def size(self) -> int:
-        """Length of a user state and of an item vector."""
-        return self.model.item_embedding.embedding_dim
+        self.way: Way = way_of(type(model))
+        name = type(model).__name__
+        if isinstance(self.way, Scores):
+            self.size, self.causal = 0, False
+            steered = f"adding to its scores ({self.way.why})"
+            trained = "one sample per prefix: it has no state at every position"
+        else:
+            own = getattr(model, "item_embedding", None)
+            if self.way.items is embeddings and not isinstance(own, nn.Embedding):
+                raise DPRError(
+                    f"{name} has no item_embedding to take a dot product with: let the class say "
+                    "`steering = Vector(...)` or `Scores(...)` of recbole_dpr.model.ways"
+                )
+            self.size = self.way.items(model).shape[1]
+            _check_product(self)
+            self.causal, reason = _probe(self)
+            steered = "moving its user vector"
+            trained = f"{'windows' if self.causal else 'one sample per prefix'}: {reason}"
+        self.why = f"{name} is steered by {steered} and trained on {trained}"
 
     def item_vectors(self) -> Tensor:
         """What the states are multiplied with: ``[n_items, size]``."""
-        return self.model.item_embedding.weight
+        if isinstance(self.way, Scores):
+            # A tensor of the model's, for its device.
+            return next(self.model.parameters()).new_zeros(self.model.n_items, 0)
+        return self.way.items(self.model)
 
-    def states(self, item_seq: Tensor) -> Tensor:
-        """The user's state after every item: ``[B, L, size]`` from right-padded ``[B, L]``.
+    def user_vectors(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor:
+        """The user's state after the last item: ``[B, size]``.
 
-        RecBole's models pick the last position with ``gather_indexes``; returning all positions there
-        gives a causal model's state at every step without touching its code.
+        Parameters
+        ----------
+        item_seq : LongTensor ``[B, L]``
+            Padded on the right.
+        users : LongTensor ``[B]``, optional
+            None: nobody that the model knows (user 0).
         """
-        with _every_position(self.model):
-            return self.model(item_seq, (item_seq != 0).sum(dim=1))
+        assert isinstance(self.way, Vector)
+        lengths = (item_seq != 0).sum(dim=1)
+        if self.way.user is not None:
+            return self.way.user(self.model, item_seq, lengths)
+        if users is None:
+            users = torch.zeros_like(lengths)
+        given = {ITEMS: item_seq, LENGTHS: lengths, USERS: users}
+        return self.model(*(given[name] for name in self.way.forward))
+
+    def positions(self, item_seq: Tensor) -> Tensor | None:
+        """The state at every position, ``[B, L, size]``, or None where the model has only the last.
+
+        RecBole's models pick the last position with ``gather_indexes``. Where that is the last thing
+        that a model does, what it picked from are the states.
+        """
+        assert isinstance(self.way, Vector)
+        with _gathering(self.model, pick=not self.way.positionwise) as gathered:
+            output = self.user_vectors(item_seq)
+        if self.way.positionwise:
+            return output
+        return gathered[-1][0] if gathered and gathered[-1][1] is output else None
+
+    def states(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor:
+        """What the model makes of a history, ``[B, L, size]``.
+
+        A causal model: the user's state after every item. Another: the user's state at the last item,
+        behind the vectors of the items before it.
+        """
+        if self.causal:
+            states = self.positions(item_seq)
+            assert states is not None
+            return states
+        states = self.item_vectors()[item_seq]
+        last = (item_seq != 0).sum(dim=1) - 1
+        rows = torch.arange(len(item_seq), device=item_seq.device)
+        return states.index_put((rows, last), self.user_vectors(item_seq, users))
 
     def scores(self, interaction: Interaction) -> Tensor:
-        """The model's own scores, ``[B, n_items]``."""
-        return self.model.full_sort_predict(interaction)
+        """The model's own scores, ``[B, n_items]``.
+
+        Where the interaction names no user, item or negative history, nobody and nothing is meant:
+        some models read those fields although the scores do not depend on them.
+        """
+        interaction = self._complete(interaction)
+        if isinstance(self.way, Scores) and self.way.single:
+            return self._score_singly(interaction)
+        return self.model.full_sort_predict(interaction).view(len(interaction), -1)
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Own scores on a scale on which they add up with a dot product."""
+        return self.way.logits(scores) if isinstance(self.way, Scores) else scores
+
+    def _complete(self, interaction: Interaction) -> Interaction:
+        model = self.model
+        items = interaction[model.ITEM_SEQ]
+        nothing = {model.USER_ID: items[:, 0], model.ITEM_ID: items[:, 0]}
+        if hasattr(model, "NEG_ITEM_SEQ"):
+            nothing[model.NEG_ITEM_SEQ] = items
+        lacking = {k: torch.zeros_like(v) for k, v in nothing.items() if k not in interaction}
+        return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
+
+    def _score_singly(self, interaction: Interaction) -> Tensor:
+        n_items, rows = self.model.n_items, max(1, PAIRS // self.model.n_items)
+        catalogue = torch.arange(n_items, device=interaction[self.model.ITEM_SEQ].device)
+        parts = []
+        for begin in range(0, len(interaction), rows):
+            part = interaction[slice(begin, begin + rows)]
+            pairs = part.repeat_interleave(n_items)
+            pairs[self.model.ITEM_ID] = catalogue.repeat(len(part))
+            parts.append(self.model.predict(pairs).view(len(part), n_items))
+        return torch.cat(parts)
+
+    def training_loss(self, interaction: Interaction) -> Any:
+        """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
+        return (
+            self.window_loss(interaction) if self.causal else self.model.calculate_loss(interaction)
+        )
 
     def window_loss(self, interaction: Interaction) -> Tensor:
         """Cross entropy over the catalogue at every target of a batch of windows."""
@@ -73,46 +173,68 @@ class Backbone(nn.Module):
 
 
 @contextmanager
-def _every_position(model: Any) -> Iterator[None]:
-    model.gather_indexes = lambda output, index: output
+def _gathering(model: Any, pick: bool) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Record what a model's ``gather_indexes`` picks from and what it picks: everything, if not `pick`."""
+    gathered: list[tuple[Tensor, Tensor]] = []
+    gather = model.gather_indexes
+
+    def record(output: Tensor, index: Tensor) -> Tensor:
+        gathered.append((output, gather(output, index) if pick else output))
+        return gathered[-1][1]
+
+    model.gather_indexes = record
     try:
-        yield
+        yield gathered
     finally:
         del model.gather_indexes  # the class's own method shows again
 
 
-def is_causal(backbone: Backbone, n_items: int, length: int) -> bool:
-    """Change the last item of a history and see whether an earlier state moves."""
-    history = torch.arange(1, length + 1).clamp(max=n_items - 1)[None]
-    changed = history.clone()
-    changed[0, -1] = 1 if history[0, -1] != 1 else 2
-    was_training = backbone.training
-    backbone.eval()
-    device = backbone.item_vectors().device
+@contextmanager
+def _at_rest(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients inside."""
+    was_training = model.training
+    model.eval()
     with torch.no_grad():
-        both = backbone.states(torch.cat([history, changed]).to(device))
-    backbone.train(was_training)
-    return both.shape[:2] == (2, length) and torch.allclose(both[0, :-1], both[1, :-1], atol=1e-5)
+        yield
+    model.train(was_training)
 
 
-def check_causal(backbone: Backbone, n_items: int, length: int) -> None:
-    """Refuse a backbone that looks at later items.
+def _histories(backbone: Backbone) -> Tensor:
+    """Two histories ``[2, L]`` of full length that differ in their second half."""
+    n_items, length = backbone.model.n_items, backbone.model.max_seq_length
+    item = torch.arange(length, device=backbone.item_vectors().device)
+    known = max(1, n_items - 2)  # RecBole's S3Rec counts its mask token as an item
+    changed = torch.where(item < max(1, length // 2), item, item + 1)
+    return 1 + torch.stack([item, changed]) % known
 
-    Raises
-    ------
-    DPRError
-        If it does: training on all positions would then show the model its targets.
-    """
-    if not is_causal(backbone, n_items, length):
+
+def _check_product(backbone: Backbone) -> None:
+    with _at_rest(backbone.model):
+        items = _histories(backbone)
+        lengths = (items != 0).sum(dim=1)
+        model = backbone.model
+        own = backbone.scores(Interaction({model.ITEM_SEQ: items, model.ITEM_SEQ_LEN: lengths}))
+        product = backbone.user_vectors(items) @ backbone.item_vectors().T
+    if own.shape != product.shape or not _close(own, product):
         raise DPRError(
-            f"{type(backbone.model).__name__} is not causal: its states look at later items, so it "
-            "cannot be trained on all positions yet; choose SASRec or GRU4Rec"
+            f"the scores of {type(model).__name__} are not the dot product of its forward and its "
+            "item_embedding: let the class say `steering = Vector(...)` or `Scores(...)` of "
+            "recbole_dpr.model.ways"
         )
 
 
-def trains_on_windows(model: SequentialRecommender) -> bool:
-    """Whether a plain model can be trained on all positions of a window at once."""
-    try:
-        return is_causal(Backbone(model), model.n_items, model.max_seq_length)
-    except (DPRError, TypeError, RuntimeError, IndexError):
-        return False  # it takes more than a history, or has no vector per position
+def _probe(backbone: Backbone) -> tuple[bool, str]:
+    """Change later items and see whether earlier states move."""
+    with _at_rest(backbone.model):
+        states = backbone.positions(_histories(backbone))
+    if states is None:
+        return False, "it has a state for the last position only"
+    earlier = states[:, : max(1, states.shape[1] // 2)]
+    if _close(earlier[0], earlier[1]):
+        return True, "no earlier state moves when later items change"
+    return False, "its states look at later items"
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal up to the rounding of their largest numbers."""
+    return bool((a - b).abs().max() <= 1e-4 * a.abs().max())

@@ -8,9 +8,9 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import reader_kind, states_layer
+from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.text import TextEncoder
 
 
@@ -44,7 +44,6 @@ def build_dpr(
     item_text : list of str ``[n_items]`` or None
         None leaves the encoded texts to the weights that will be loaded.
     """
-    backbone: type[SequentialRecommender] = config.model_class
     names = encoder.vectors(readable)
     if item_text is None:
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
@@ -52,18 +51,10 @@ def build_dpr(
         vectors = encoder.vectors(item_text)
         # A text that is not there says nothing, rather than what the encoder makes of "".
         vectors[torch.tensor([not text.strip() for text in item_text])] = 0
-    model = DPR(config, dataset, backbone, encoder, vectors, names)
+    model = DPR(config, dataset, encoder, vectors, names)
     return model.to(config["device"])
 
 
 def build_plain(config: Any, dataset: Any) -> SequentialRecommender:
     """A plain RecBole sequential model with fresh weights."""
-    try:
-        return config.model_class(config, dataset).to(config["device"])
-    except DPRError:
-        raise
-    except (KeyError, TypeError, AttributeError, NotImplementedError, ValueError) as error:
-        raise DPRError(
-            f"{config['model']} cannot be built on {config['dataset']}: "
-            f"{type(error).__name__}: {error}; see RecBole's documentation for what it needs"
-        ) from error
+    return recbole_model(config, dataset).to(config["device"])

@@ -9,17 +9,19 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from recbole_dpr.data.alignment import AlignmentBatch
 from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.prompts import target_intents
 from recbole_dpr.data.windows import TARGET_LIST
-from recbole_dpr.model.backbone import Backbone, check_causal
+from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.pretrained import make_reader, reader_kind
 from recbole_dpr.model.reader import read_intents
+from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace
 from recbole_dpr.text import TextEncoder
 
@@ -42,8 +44,6 @@ class DPR(SequentialRecommender):
     config : DPRConfig
     dataset : PromptDataset or Catalogue
         Gives ``attributes`` and ``num(field)``.
-    backbone : type
-        RecBole model class of the backbone.
     encoder : TextEncoder
     item_text : Tensor ``[n_items, D]``
         Encoded item texts.
@@ -55,7 +55,6 @@ class DPR(SequentialRecommender):
         self,
         config: Any,
         dataset: Any,
-        backbone: type[SequentialRecommender],
         encoder: TextEncoder,
         item_text: Tensor,
         names: Tensor,
@@ -65,10 +64,9 @@ class DPR(SequentialRecommender):
         self.task_mix = config["task_mix"]
         self.attributes: Attributes = dataset.attributes
         self.encoder = encoder
-        self.backbone = Backbone(backbone(config, dataset))
-        check_causal(self.backbone, self.n_items, self.max_seq_length)
-        n_values, state_size = len(self.attributes), self.backbone.size
-        semantic_size, prompt_size = config["semantic_size"], config["prompt_size"]
+        self.backbone = Backbone(recbole_model(config, dataset))
+        n_values, semantic_size = len(self.attributes), config["semantic_size"]
+        prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
         self.reader = make_reader(names, reader_kind(config))
         self.semantic = SemanticSpace(item_text, n_values, semantic_size)
@@ -84,13 +82,17 @@ class DPR(SequentialRecommender):
             dropout,
         )
         self.experts = MixtureOfExperts(
-            2 * state_size + prompt_size,
+            state_size + prompt_size + self.fusion.size,
             prompt_size,
             config["expert_size"],
-            state_size + semantic_size,
+            self.backbone.size + semantic_size,
             config["n_experts"],
             dropout,
         )
+        if not self.backbone.size:
+            # How much the own scores weigh against the semantic part: not all models train theirs as
+            # logits of a softmax.
+            self.log_weight = nn.Parameter(torch.zeros(()))
         self._texts: list[str] = []
         self.set_prompts([""])
         self._frozen = False
@@ -136,6 +138,15 @@ class DPR(SequentialRecommender):
 
     # Steering
 
+    def states(self, items: Tensor, users: Tensor | None = None) -> Tensor:
+        """What the fusion knows of a history: the backbone's states, ``[B, L, d]``.
+
+        Of a backbone without a user vector: the items' semantic vectors, ``[B, L, s]``.
+        """
+        if not self.backbone.size:
+            return self.semantic.items()[items]
+        return self.backbone.states(items, users)
+
     def steer(
         self, states: Tensor, items: Tensor, where: Tensor, include: Tensor, exclude: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -144,6 +155,7 @@ class DPR(SequentialRecommender):
         Parameters
         ----------
         states : Tensor ``[B, L, d]``
+            From `states`.
         items : LongTensor ``[B, L]``
         where : BoolTensor ``[B, L]``
             The n positions that have a prompt.
@@ -151,14 +163,15 @@ class DPR(SequentialRecommender):
 
         Returns
         -------
-        shift ``[n, d]``, semantic ``[n, s]``
+        shift ``[n, d]`` (d = 0 without a user vector), semantic ``[n, s]``
         """
         asked = self.prompt(include, exclude)
         prompts = asked.new_zeros(*where.shape, asked.shape[1])
         prompts[where] = asked
         attended = self.fusion(states, items, self.semantic.items()[items], prompts)
         moved = self.experts(torch.cat([states[where], asked, attended[where]], dim=1), asked)
-        shift, semantic = moved.split([states.shape[-1], moved.shape[1] - states.shape[-1]], dim=1)
+        size = self.backbone.size
+        shift, semantic = moved[:, :size], moved[:, size:]
         return shift, self.dropout(semantic + self.semantic(include, exclude))
 
     def item_vectors(self) -> Tensor:
@@ -179,8 +192,8 @@ class DPR(SequentialRecommender):
     def steered_scores(self, interaction: Interaction, include: Tensor, exclude: Tensor) -> Tensor:
         """Scores ``[B, n_items]`` under intents ``[B, V]``.
 
-        Written as the sum of three products, so that rows with an empty intent keep the backbone's
-        scores bit for bit: one longer product would round differently.
+        Written as the sum of own scores and two products, so that rows with an empty intent keep the
+        backbone's scores bit for bit: one longer product would round differently.
         """
         scores = self.backbone_scores(interaction)
         rows = (include.any(dim=1) | exclude.any(dim=1)).nonzero()[:, 0]
@@ -188,12 +201,18 @@ class DPR(SequentialRecommender):
             items = interaction[self.ITEM_SEQ][rows]
             last = interaction[self.ITEM_SEQ_LEN][rows] - 1
             where = torch.arange(items.shape[1], device=items.device) == last[:, None]
-            shift, semantic = self.steer(
-                self.backbone.states(items), items, where, include[rows], exclude[rows]
-            )
+            users = interaction[self.USER_ID][rows] if self.USER_ID in interaction else None
+            states = self.states(items, users)
+            shift, semantic = self.steer(states, items, where, include[rows], exclude[rows])
             moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.items().T
-            scores = scores.index_add(0, rows, moved)
+            scores = scores.index_copy(0, rows, self.own_logits(scores[rows]) + moved)
         return scores
+
+    def own_logits(self, scores: Tensor) -> Tensor:
+        """The backbone's scores as they are steered: as they are, where they are a dot product."""
+        if self.backbone.size:
+            return scores
+        return self.log_weight.exp() * self.backbone.logits(scores)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score of each interaction's own item, ``[B]``."""
@@ -203,8 +222,8 @@ class DPR(SequentialRecommender):
     # Losses of the three stages
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Stage 1: next-item cross entropy of the backbone over a batch of windows."""
-        return self.backbone.window_loss(interaction)
+        """Stage 1: the backbone's loss over a batch of windows, or of prefixes if it is not causal."""
+        return self.backbone.training_loss(interaction)
 
     def alignment_loss(self, batch: AlignmentBatch) -> Tensor | tuple[Tensor, Tensor]:
         """Stage 2: align item texts, and prompts where the reader is trained too, with the values."""
@@ -215,17 +234,39 @@ class DPR(SequentialRecommender):
         states, mask, include, exclude = batch.prompts
         return semantic, self.reader.loss(self.reader(states, mask), include, exclude)
 
-    def prompted_loss(self, interaction: Interaction, states: Tensor) -> Tensor:
+    def frozen_part(self, interaction: Interaction) -> Tensor:
+        """What stage 3 needs of the frozen backbone for a batch of windows, always the same.
+
+        Its states ``[B, L, d]``; of a backbone without a user vector its own scores ``[B, n_items]`` at
+        the last item.
+        """
+        if not self.backbone.size:
+            return self.backbone.scores(interaction)
+        return self.backbone.states(interaction[self.ITEM_SEQ], interaction[self.USER_ID])
+
+    def prompted_loss(self, interaction: Interaction, frozen: Tensor) -> Tensor:
         """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn.
 
-        ``states [B, L, d]`` are those of the frozen backbone.
+        ``frozen`` is the `frozen_part` of the batch.
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         where, include, exclude = target_intents(self.attributes, items, targets, self.task_mix)
+        states = frozen if self.backbone.size else self.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
+        if not self.backbone.size:
+            own = self.own_logits(frozen[where.any(dim=1)])
+            logits = own + semantic @ self.semantic.items().T
+            loss = cross_entropy(logits, targets[where], reduction="sum")
+            return loss / max(1, len(logits))  # a batch without any intent is no NaN
         users = torch.cat([states[where] + shift, semantic], dim=1)
         vectors = torch.cat([self.backbone.item_vectors().detach(), self.semantic.items()], dim=1)
         return catalogue_cross_entropy(users, vectors, targets[where])
+
+    def steering_parameters(self) -> list[nn.Parameter]:
+        """What stage 3 trains: neither the backbone nor the reader."""
+        modules = (self.semantic, self.prompt, self.fusion, self.experts)
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        return parameters if self.backbone.size else [*parameters, self.log_weight]
 
     def freeze_backbone(self) -> None:
         """Keep the backbone as stage 1 left it: no gradients, no dropout."""

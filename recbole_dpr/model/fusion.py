@@ -20,6 +20,11 @@ class Fusion(nn.Module):
         Catalogue size (padding included) and longest history.
     heads : int
     dropout : float
+
+    Attributes
+    ----------
+    size : int
+        Of the attended history: `state_size`, rounded up to a multiple of `heads`.
     """
 
     distance: Tensor
@@ -35,7 +40,7 @@ class Fusion(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        size = state_size
+        self.size = size = state_size + -state_size % heads  # a multiple of heads
         self.heads = heads
         self.own = nn.Embedding(n_items, size, padding_idx=0)
         self.query = nn.Linear(state_size + prompt_size, size)
@@ -48,7 +53,7 @@ class Fusion(nn.Module):
         nn.init.normal_(self.own.weight, std=0.02)
 
     def forward(self, states: Tensor, items: Tensor, semantic: Tensor, prompts: Tensor) -> Tensor:
-        """The attended history at every position, ``[B, L, state_size]``.
+        """The attended history at every position, ``[B, L, size]``.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from torch.nn import Parameter
 
 from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
+from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.loading import PrefixLoader
 from recbole_dpr.data.prompts import made_prompts
-from recbole_dpr.data.windows import WINDOW, WindowLoader
+from recbole_dpr.data.windows import WINDOW, PrefixWindows, WindowLoader
+from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import reader_kind
 from recbole_dpr.training.validation import PromptedTraining
@@ -34,7 +37,7 @@ class Stage:
     Parameters
     ----------
     number : int
-        1, 2 or 3.
+        1, 2 or 3; 0 for what a backbone does before.
     title : str
     options : StageOptions
     loader : iterable of Interaction
@@ -64,8 +67,8 @@ class Stage:
         return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
 
-class FrozenStates:
-    """The frozen backbone's states of every window, computed once where they fit into memory.
+class FrozenParts:
+    """The frozen backbone's part in every window, computed once where it fits into memory.
 
     Parameters
     ----------
@@ -78,27 +81,42 @@ class FrozenStates:
     def __init__(self, model: DPR, loader: WindowLoader) -> None:
         self.model = model
         self._kept: Tensor | None = None
-        size = 4 * loader.n_windows * loader.length * model.backbone.size
+        size = 4 * loader.n_windows * (loader.length * model.backbone.size or model.n_items)
         if size <= STATES_LIMIT:
             # In a fixed order: a resumed run must find the same bits, and they depend on the batch.
             parts = torch.arange(loader.n_windows).split(STATES_AT_ONCE)
             self._kept = torch.cat([self._compute(loader.windows(part)).cpu() for part in parts])
 
     def __call__(self, batch: Interaction) -> Tensor:
-        """States ``[B, L, d]`` of a batch of windows."""
+        """`DPR.frozen_part` of a batch of windows."""
         if self._kept is None:
             return self._compute(batch)
         return self._kept[batch[WINDOW].cpu()].to(self.model.device)
 
     @torch.no_grad()
     def _compute(self, batch: Interaction) -> Tensor:
-        return self.model.backbone.states(batch[self.model.ITEM_SEQ].to(self.model.device))
+        return self.model.frozen_part(batch.to(self.model.device))
 
 
-def collaborative_stage(config: Any, model: Any, loss: Loss, loader: WindowLoader) -> Stage:
+def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:
+    """Stage 0: the pre-training that S3Rec has of its own."""
+    options = config.stage(1)
+    epochs = min(config["pretrain_epochs"], config["epochs"])
+    return Stage(
+        0,
+        f"{type(model).__name__}'s own pre-training",
+        replace(options, epochs=epochs, patience=epochs),
+        PrefixLoader(config, dataset, None, options.prefixes),
+        model.calculate_loss,
+        list(model.parameters()),
+        False,
+    )
+
+
+def collaborative_stage(config: Any, backbone: Backbone, loss: Loss, loader: Any) -> Stage:
     """Stage 1: collaborative pre-training of the backbone."""
-    module = model.backbone if isinstance(model, DPR) else model
-    parameters = list(module.parameters())
+    # What the model itself has frozen (vectors of a knowledge graph, say) stays so.
+    parameters = [weight for weight in backbone.parameters() if weight.requires_grad]
     return Stage(
         1,
         "collaborative pre-training",
@@ -135,19 +153,21 @@ def alignment_stage(config: Any, model: DPR, training: PromptedTraining) -> Stag
     )
 
 
-def prompted_stage(config: Any, model: DPR, loader: WindowLoader) -> Stage:
+def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
     """Stage 3: promptable fine-tuning on a mix of prompts, backbone frozen, reading as it is."""
     options = config.stage(3)
-    windows = WindowLoader(config, loader.dataset, options.batch_size, fixed_cuts=True)
-    states = FrozenStates(model, windows)
-    modules = (model.semantic, model.prompt, model.fusion, model.experts)
-    parameters = [parameter for module in modules for parameter in module.parameters()]
+    windows: WindowLoader
+    if model.backbone.causal:
+        windows = WindowLoader(config, dataset, options.batch_size, fixed_cuts=True)
+    else:
+        windows = PrefixWindows(config, dataset, options.batch_size, options.prefixes)
+    frozen = FrozenParts(model, windows)
     return Stage(
         3,
         "promptable fine-tuning",
         options,
         windows,
-        lambda batch: model.prompted_loss(batch, states(batch)),
-        parameters,
+        lambda batch: model.prompted_loss(batch, frozen(batch)),
+        model.steering_parameters(),
         True,
     )

@@ -14,7 +14,6 @@ from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
 
-from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
 from recbole_dpr.model.backbone import Backbone
@@ -25,6 +24,7 @@ from recbole_dpr.training.stages import (
     Stage,
     alignment_stage,
     collaborative_stage,
+    own_stage,
     prompted_stage,
 )
 from recbole_dpr.training.validation import (
@@ -36,7 +36,7 @@ from recbole_dpr.training.validation import (
 
 
 class DPRTrainer(Trainer):
-    """Trains DPR in three stages, or a plain causal model in the first of them.
+    """Trains DPR in three stages, or a plain model in the first of them.
 
     RecBole's own ``_train_epoch`` (progress bar, autocast, clipping) and ``evaluate`` do the work; this
     class says what a stage trains, keeps the best weights of each, and writes a checkpoint after
@@ -91,22 +91,23 @@ class DPRTrainer(Trainer):
 
     # The stages
 
-    def stages(self, train_data: WindowLoader) -> Iterator[Stage]:
+    def stages(self, train_data: Any) -> Iterator[Stage]:
         """The stages of this model, each made when the one before has ended."""
-        if not isinstance(self.model, DPR):
-            on_windows = isinstance(train_data, WindowLoader)
-            loss = Backbone(self.model).window_loss if on_windows else self.model.calculate_loss
-            yield collaborative_stage(self.config, self.model, loss, train_data)
-            return
-        yield collaborative_stage(self.config, self.model, self.model.calculate_loss, train_data)
-        self.model.freeze_backbone()
-        if self.training is not None:
-            yield alignment_stage(self.config, self.model, self.training)
-            yield prompted_stage(self.config, self.model, train_data)
+        model = self.model
+        backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
+        if self.config["pretrain_epochs"]:
+            yield own_stage(self.config, backbone.model, train_data.dataset)
+        loss = model.calculate_loss if isinstance(model, DPR) else backbone.training_loss
+        yield collaborative_stage(self.config, backbone, loss, train_data)
+        if isinstance(model, DPR):
+            model.freeze_backbone()
+            if self.training is not None:
+                yield alignment_stage(self.config, model, self.training)
+                yield prompted_stage(self.config, model, train_data.dataset)
 
     def fit(
         self,
-        train_data: WindowLoader,
+        train_data: Any,
         valid_data: Any = None,
         verbose: bool = True,
         saved: bool = True,
@@ -205,7 +206,8 @@ class DPRTrainer(Trainer):
                 improved = self._compare(result)
             finished = self.cur_step > stage.options.patience or epoch + 1 == stage.options.epochs
             seconds = perf_counter() - started
-            self.seconds[f"stage{stage.number}"] += seconds
+            name = f"stage{stage.number}"
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
             self.history.append(
                 {
                     "stage": stage.number,
@@ -249,7 +251,7 @@ class DPRTrainer(Trainer):
     # Validation
 
     def _validate(self, stage: Stage, valid_data: Any) -> Result:
-        if not valid_data:
+        if not valid_data or not stage.number:  # before stage 1 there is nothing to stop early for
             return {}
         if not stage.prompted:
             return dict(self.evaluate(valid_data, load_best_model=False))
