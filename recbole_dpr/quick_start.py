@@ -27,10 +27,12 @@ from recbole_dpr.logs import log_to
 from recbole_dpr.model.backbone import trains_on_windows
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.serving.recommender import Recommender
+from recbole_dpr.serving.recommender import load
 from recbole_dpr.training import checkpoint
 from recbole_dpr.training.trainer import DPRTrainer
 from recbole_dpr.training.validation import PromptedTraining
+
+__all__ = ["load", "objective_function", "run_recbole_dpr"]
 
 VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
 
@@ -114,11 +116,6 @@ def run_recbole_dpr(
         "tasks": metrics["tasks"],
         "run_dir": str(run_dir),
     }
-
-
-def load(run_dir: str | Path, model: type | None = None) -> Recommender:
-    """Load a finished run: `Recommender.load`."""
-    return Recommender.load(run_dir, model)
 
 
 def objective_function(
