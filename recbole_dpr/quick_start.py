@@ -17,10 +17,12 @@ from recbole.utils import init_seed, set_color
 from recbole_dpr import compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
 from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
 from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
 from recbole_dpr.logs import log_to
@@ -32,7 +34,7 @@ from recbole_dpr.training import checkpoint
 from recbole_dpr.training.trainer import DPRTrainer
 from recbole_dpr.training.validation import PromptedTraining
 
-__all__ = ["load", "objective_function", "run_recbole_dpr"]
+__all__ = ["load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
 
 VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
 
@@ -118,6 +120,47 @@ def run_recbole_dpr(
     }
 
 
+def load_data_and_model(
+    run_dir: str | Path, model: type | None = None, config_dict: dict[str, Any] | None = None
+) -> tuple[DPRConfig, Any, PromptDataset, Any, Any, Any]:
+    """A finished run with its data; the counterpart of `recbole.quick_start.load_data_and_model`.
+
+    What comes back is what RecBole's own helpers take (`recbole.utils.case_study`, say). No prompt
+    comes with the interactions until ``model.set_prompts`` and ``dataset.with_prompts`` say so.
+
+    Parameters
+    ----------
+    run_dir : path
+        A run folder; RecBole's function takes a `.pth` here.
+    model : type, optional
+        The class, if the run's model was one of your own.
+    config_dict : dict, optional
+        Options to change, such as where the data lies (``data_path``).
+
+    Returns
+    -------
+    tuple
+        ``config``, ``model``, ``dataset``, ``train_data``, ``valid_data``, ``test_data``.
+
+    Raises
+    ------
+    DPRError
+        If the folder is no finished run, or the data set is gone or another one.
+    """
+    config = DPRConfig.from_run(run_dir, model, config_dict)
+    recommender = load(run_dir, model, config["device"])
+    init_seed(config["seed"], config["reproducibility"])
+    data = load_data(config)
+    tokens = [str(token) for token in data.whole.field2id_token[data.whole.iid_field]]
+    if tokens != recommender.catalogue.tokens:
+        raise DPRError(
+            f"the items of {config['dataset']} in {config['data_path']} are not those that {run_dir} "
+            "was trained on"
+        )
+    loader = training_loader(config, data, recommender.model)
+    return config, recommender.model, data.whole, loader, data.valid, data.test
+
+
 def objective_function(
     config_dict: dict[str, Any] | None = None,
     config_file_list: Sequence[str] | None = None,
@@ -158,7 +201,9 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         model = build_plain(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
     if config["backbone_checkpoint"]:
-        weights = checkpoint.backbone_weights(config["backbone_checkpoint"])
+        weights = checkpoint.backbone_weights(
+            config["backbone_checkpoint"], config["trust_checkpoint"]
+        )
         checkpoint.load_weights(backbone, weights, config["backbone_checkpoint"])
     if config["checkpoint"]:
         path = Path(config["checkpoint"]) / checkpoint.MODEL_FILE

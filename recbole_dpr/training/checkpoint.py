@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from recbole_dpr.compat import load_recbole_checkpoint
 from recbole_dpr.errors import DPRError
 
 MODEL_FILE = "model.safetensors"  # the weights that evaluation and serving use
@@ -112,9 +113,30 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
     model.load_state_dict(weights)
 
 
-def backbone_weights(run_dir: str | Path) -> dict[str, Tensor]:
-    """The backbone's weights of a finished run, be it of DPR or of the plain model."""
-    weights, _ = load_tensors(Path(run_dir) / MODEL_FILE)
+def backbone_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
+    """A backbone's weights: of a finished run, DPR's or a plain model's, or of RecBole's own `.pth`.
+
+    Parameters
+    ----------
+    path : path
+        A run folder, or a checkpoint that RecBole's trainer wrote.
+    trust : bool
+        A `.pth` is a pickle, and reading it runs the code that it names: True says that you know who
+        made it.
+
+    Raises
+    ------
+    DPRError
+        If there is nothing to read, or a `.pth` came without trust.
+    """
+    if Path(path).suffix == ".pth":
+        if not trust:
+            raise DPRError(
+                f"{path} is a pickle, and reading it runs the code that it names; if you know who "
+                "made it, add --trust_checkpoint=True"
+            )
+        return dict(load_recbole_checkpoint(path, trust)["state_dict"])
+    weights, _ = load_tensors(Path(path) / MODEL_FILE)
     inner = {n.removeprefix(BACKBONE): w for n, w in weights.items() if n.startswith(BACKBONE)}
     return inner or weights
 
