@@ -20,7 +20,7 @@ from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
+from recbole_dpr.data.prompts import KINDS, PromptedTask, PromptTable, prompted_tasks
 from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
@@ -34,7 +34,7 @@ from recbole_dpr.training import checkpoint
 from recbole_dpr.training.trainer import DPRTrainer
 from recbole_dpr.training.validation import PromptedTraining
 
-__all__ = ["load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
+__all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
 
 VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
 
@@ -241,13 +241,8 @@ def report(
 ) -> dict[str, Any]:
     """Evaluate on the test split and write metrics.json, ranks.json, training.json, report.md."""
     run_dir, test = trainer.run_dir, data.test._dataset
-    prompts = PromptTable(len(test.attributes))
-    tasks = prompted_tasks(test, phrasebook, prompts, config["task_seed"])
-    router = None
-    if isinstance(model, DPR):
-        model.set_prompts(prompts.texts)
-        router = router_weights(model, tasks)
-    metrics, ranks = evaluate_tasks(model, tasks, config, test, prompts, sampler=data.test._sampler)
+    metrics, ranks, tasks, prompts = measure(config, data.test, model, phrasebook)
+    router = router_weights(model, tasks) if isinstance(model, DPR) else None
     metrics["seconds"] = {
         **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
         **metrics["seconds"],
@@ -269,6 +264,42 @@ def report(
         },
     )
     return metrics
+
+
+def measure(
+    config: DPRConfig, loader: Any, model: Any, phrasebook: Phrasebook
+) -> tuple[dict[str, Any], dict[str, Any], list[PromptedTask], PromptTable]:
+    """Every task on a split: what `evaluate_tasks` returns, the tasks and their prompts."""
+    split = loader.dataset
+    prompts = PromptTable(len(split.attributes))
+    tasks = prompted_tasks(split, phrasebook, prompts, config["task_seed"])
+    if isinstance(model, DPR):
+        model.set_prompts(prompts.texts)
+    metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, sampler=loader._sampler)
+    return metrics, ranks, tasks, prompts
+
+
+def evaluate(run_dir: str | Path, config_dict: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Measure a finished run again on its data set's test split, writing nothing.
+
+    Parameters
+    ----------
+    config_dict : dict, optional
+        Options to change: where the data lies, say, or another phrasebook.
+
+    Returns
+    -------
+    dict
+        As in metrics.json.
+
+    Raises
+    ------
+    DPRError
+        As `load_data_and_model`.
+    """
+    config, model, dataset, _, _, test = load_data_and_model(run_dir, None, config_dict)
+    phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
+    return measure(config, test, model, phrasebook)[0]
 
 
 @torch.no_grad()

@@ -28,8 +28,11 @@ Found = list[list[tuple[str, float]]]
 class Index(Protocol):
     """What a `Ranker` asks of an index: the best rows of `item_vectors()` for user vectors."""
 
-    def search(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores ``[B, k]`` and row numbers ``[B, k]``, best first; -1 where nothing was found."""
+    def search(self, users: np.ndarray, k: int) -> np.ndarray:
+        """Row numbers ``[B, k]``, best first; 0 where nothing was found."""
+
+    def fits(self, vectors: np.ndarray) -> bool:
+        """Whether it can have been built on these item vectors."""
 
 
 class Ranker:
@@ -149,16 +152,15 @@ class Ranker:
         """The k best that the index finds."""
         assert self.index is not None
         hidden = [set(known) if exclude_history else set() for known in ids]
-        users = self._users(ids, intents, strength).cpu().numpy()
+        users = self._users(ids, intents, strength)
         more = min(k + max(map(len, hidden)), len(self._tokens) - 1)
-        scores, rows = self.index.search(users, more)
-        kept = [
-            [(i, s) for i, s in zip(*found, strict=True) if i > 0 and i not in out][:k]
-            for *found, out in zip(rows.tolist(), scores.tolist(), hidden, strict=True)
-        ]
-        return self._named(
-            [[i for i, _ in row] for row in kept], [[s for _, s in row] for row in kept]
-        )
+        rows = self.index.search(users.cpu().numpy(), more).tolist()
+        best, scores = [], []
+        for user, row, out in zip(users, rows, hidden, strict=True):
+            kept = [item for item in row if item > 0 and item not in out][:k]
+            best.append(kept)
+            scores.append((self.item_vectors()[kept] @ user).tolist())
+        return self._named(best, scores)
 
     def _named(self, rows: list[list[int]], scores: list[list[float]]) -> Found:
         tokens = self._tokens

@@ -63,8 +63,11 @@ class Recommender:
         index: Index | None = None,
     ) -> None:
         self.config, self.catalogue, self.model = config, catalogue, model
+        self.titles = dict(zip(catalogue.tokens[1:], catalogue.titles[1:], strict=True))
         self._histories = Histories(catalogue, config, model)
         self._ranker = Ranker(catalogue, model, self._histories, index)
+        if index is not None and not index.fits(self.item_vectors()):
+            raise DPRError("the index is of another run: export it again")
         self._memory = PromptMemory(model, catalogue.readable) if isinstance(model, DPR) else None
 
     @classmethod
@@ -190,6 +193,11 @@ class Recommender:
     def item_vectors(self) -> np.ndarray:
         """The items' vectors, ``[n_items, d + s]``; row i is ``catalogue.tokens[i]``, row 0 is padding."""
         return self._ranker.item_vectors().cpu().numpy()
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the model is a DPR, rather than a plain RecBole model."""
+        return self._memory is not None
 
     def read(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from recbole_dpr.files import CONFIG_FILE, read_run_options
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.naming import resolve_model
 from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
+
+METRICS_FILE = "metrics.json"  # of the training's own evaluation
 
 
 class RunOptions:
@@ -102,3 +105,39 @@ def load_model(
         ) from error
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()
+
+
+def describe_run(run_dir: str | Path) -> dict[str, Any]:
+    """What a run folder holds: model, data set, sizes and, where they were written, headline figures.
+
+    Raises
+    ------
+    DPRError
+        As `load_model`.
+    """
+    options, catalogue, model = load_model(run_dir)
+    about = {
+        "model": options["model"],
+        "dataset": options["dataset"],
+        "seed": options["seed"],
+        "items": len(catalogue) - 1,
+        "history": f"the last {options['MAX_ITEM_LIST_LENGTH']} items count",
+        "prompts": "may ask for the values below"
+        if options["promptable"]
+        else "none: a plain model",
+        "values": catalogue.attributes.values,
+        "weights": sum(weight.numel() for weight in model.state_dict().values()),
+    }
+    metrics = Path(run_dir) / METRICS_FILE
+    if metrics.is_file():
+        try:
+            tasks = json.loads(metrics.read_text(encoding="utf-8"))["tasks"]
+            name = "DPR" if options["promptable"] else "backbone"
+            about |= {
+                f"{task}": f"NDCG@10 {tasks[task][name]['ndcg@10']:.4f}"
+                for task in tasks
+                if name in tasks[task]
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            about["metrics"] = f"{METRICS_FILE} is damaged"
+    return about
