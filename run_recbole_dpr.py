@@ -12,9 +12,9 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import recbole_dpr
+from recbole_dpr.arguments import HelpFormatter, Once, Parser
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import properties_dir
 from recbole_dpr.options import SCRIPT_FLAGS, read_options
@@ -31,33 +31,6 @@ examples:
 The folder of the run is printed last. It holds report.md with its plots, metrics.json, config.yaml
 and the model.
 """
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise DPRError(f"{message}; see --help")
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps DPR-SASRec in one piece."""
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, width, break_on_hyphens=False)
-
-
-class Once(argparse.Action):
-    """A flag that is given twice is an error: argparse would keep the last."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if getattr(namespace, self.dest) is not None:
-            parser.error(f"--{self.dest} is given twice")
-        setattr(namespace, self.dest, values)
 
 
 def build_parser() -> argparse.ArgumentParser:

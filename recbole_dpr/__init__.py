@@ -20,7 +20,8 @@ from recbole_dpr.errors import DPRError
 
 if TYPE_CHECKING:
     from recbole_dpr.config import DPRConfig
-    from recbole_dpr.quick_start import load, objective_function, run_recbole_dpr
+    from recbole_dpr.quick_start import objective_function, run_recbole_dpr
+    from recbole_dpr.serving.recommender import load
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ __all__ = ["DPRConfig", "DPRError", "load", "objective_function", "run_recbole_d
 
 _HOME = {
     "DPRConfig": "recbole_dpr.config",
-    "load": "recbole_dpr.quick_start",
+    "load": "recbole_dpr.serving.recommender",
     "objective_function": "recbole_dpr.quick_start",
     "run_recbole_dpr": "recbole_dpr.quick_start",
 }

@@ -26,9 +26,11 @@ from recbole_dpr import compat
 from recbole_dpr.checks import check_options
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import (
+    CONFIG_FILE,
     YamlLoader,
     plain,
     properties_dir,
+    read_run_options,
     read_yaml,
     recbole_dir,
     write_text,
@@ -38,8 +40,6 @@ from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 
 __all__ = ["DPRConfig", "StageOptions", "properties_dir"]
-
-CONFIG_FILE = "config.yaml"  # in the run folder
 
 # What RecBole's Config and this one derive from the options; never written to a run folder.
 DERIVED = (
@@ -164,16 +164,17 @@ class DPRConfig(Config):
         DPRError
             If `config.yaml` is missing, cut off, or holds an option or value that is not right.
         """
-        path = Path(run_dir) / CONFIG_FILE
-        if not path.is_file():
-            raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
-        saved = read_yaml(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if not lines or lines[-1] != "..." or not {"model", "dataset"} <= saved.keys():
-            raise DPRError(f"{path} is cut off or was not written by recbole_dpr; use another run")
+        saved = read_run_options(run_dir)
         if model is not None and resolve_model(model).name != saved["model"]:
             raise DPRError(f"{run_dir} holds a {saved['model']}, not a {model.__name__}")
-        return cls(model, None, None, config_dict, command_line, _saved=(str(path), saved))
+        return cls(
+            model,
+            None,
+            None,
+            config_dict,
+            command_line,
+            _saved=(str(Path(run_dir) / CONFIG_FILE), saved),
+        )
 
     def stage(self, number: int) -> StageOptions:
         """The options of stage 1, 2 or 3: the one place for their fallbacks and limits.

@@ -14,6 +14,8 @@ import yaml
 
 from recbole_dpr.errors import DPRError
 
+CONFIG_FILE = "config.yaml"  # in the run folder
+
 
 class YamlLoader(yaml.SafeLoader):
     """Plain yaml; `1e-3` is a number, as in RecBole; a key that is given twice is an error."""
@@ -62,6 +64,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DPRError(f"{path} must hold lines of the form 'option: value'")
     return content
+
+
+def read_run_options(run_dir: str | Path) -> dict[str, Any]:
+    """The options that a run has written to its folder.
+
+    Raises
+    ------
+    DPRError
+        If `config.yaml` is missing, cut off, or not what a run writes.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    if not path.is_file():
+        raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
+    saved = read_yaml(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines or lines[-1] != "..." or not {"model", "dataset"} <= saved.keys():
+        raise DPRError(f"{path} is cut off or was not written by recbole_dpr; use another run")
+    return saved
 
 
 def properties_dir() -> Path:

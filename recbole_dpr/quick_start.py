@@ -18,11 +18,13 @@ from recbole.utils import init_seed, set_color
 from recbole_dpr import compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import KINDS, PromptTable, prompted_tasks
+from recbole_dpr.data.prompts import KINDS, PromptedTask, PromptTable, prompted_tasks
 from recbole_dpr.data.windows import WindowLoader
+from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
 from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
 from recbole_dpr.logs import log_to
@@ -30,10 +32,12 @@ from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.ways import way_of
-from recbole_dpr.serving.recommender import Recommender
+from recbole_dpr.serving.recommender import load
 from recbole_dpr.training import checkpoint
 from recbole_dpr.training.trainer import DPRTrainer
 from recbole_dpr.training.validation import PromptedTraining
+
+__all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
 
 VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
 
@@ -121,9 +125,45 @@ def run_recbole_dpr(
     }
 
 
-def load(run_dir: str | Path, model: type | None = None) -> Recommender:
-    """Load a finished run: `Recommender.load`."""
-    return Recommender.load(run_dir, model)
+def load_data_and_model(
+    run_dir: str | Path, model: type | None = None, config_dict: dict[str, Any] | None = None
+) -> tuple[DPRConfig, Any, PromptDataset, Any, Any, Any]:
+    """A finished run with its data; the counterpart of `recbole.quick_start.load_data_and_model`.
+
+    What comes back is what RecBole's own helpers take (`recbole.utils.case_study`, say). No prompt
+    comes with the interactions until ``model.set_prompts`` and ``dataset.with_prompts`` say so.
+
+    Parameters
+    ----------
+    run_dir : path
+        A run folder; RecBole's function takes a `.pth` here.
+    model : type, optional
+        The class, if the run's model was one of your own.
+    config_dict : dict, optional
+        Options to change, such as where the data lies (``data_path``).
+
+    Returns
+    -------
+    tuple
+        ``config``, ``model``, ``dataset``, ``train_data``, ``valid_data``, ``test_data``.
+
+    Raises
+    ------
+    DPRError
+        If the folder is no finished run, or the data set is gone or another one.
+    """
+    config = DPRConfig.from_run(run_dir, model, config_dict)
+    recommender = load(run_dir, model, config["device"])
+    init_seed(config["seed"], config["reproducibility"])
+    data = load_data(config)
+    tokens = [str(token) for token in data.whole.field2id_token[data.whole.iid_field]]
+    if tokens != recommender.catalogue.tokens:
+        raise DPRError(
+            f"the items of {config['dataset']} in {config['data_path']} are not those that {run_dir} "
+            "was trained on"
+        )
+    loader = training_loader(config, data, recommender.model)
+    return config, recommender.model, data.whole, loader, data.valid, data.test
 
 
 def objective_function(
@@ -166,7 +206,9 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         model = build_plain(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
     if config["backbone_checkpoint"]:
-        weights = checkpoint.backbone_weights(config["backbone_checkpoint"])
+        weights = checkpoint.backbone_weights(
+            config["backbone_checkpoint"], config["trust_checkpoint"]
+        )
         checkpoint.load_weights(backbone, weights, config["backbone_checkpoint"])
     if config["checkpoint"]:
         path = Path(config["checkpoint"]) / checkpoint.MODEL_FILE
@@ -206,13 +248,8 @@ def report(
 ) -> dict[str, Any]:
     """Evaluate on the test split and write metrics.json, ranks.json, training.json, report.md."""
     run_dir, test = trainer.run_dir, data.test._dataset
-    prompts = PromptTable(len(test.attributes))
-    tasks = prompted_tasks(test, phrasebook, prompts, config["task_seed"])
-    router = None
-    if isinstance(model, DPR):
-        model.set_prompts(prompts.texts)
-        router = router_weights(model, tasks)
-    metrics, ranks = evaluate_tasks(model, tasks, config, test, prompts, sampler=data.test._sampler)
+    metrics, ranks, tasks, prompts = measure(config, data.test, model, phrasebook)
+    router = router_weights(model, tasks) if isinstance(model, DPR) else None
     metrics["seconds"] = {
         **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
         **metrics["seconds"],
@@ -234,6 +271,42 @@ def report(
         },
     )
     return metrics
+
+
+def measure(
+    config: DPRConfig, loader: Any, model: Any, phrasebook: Phrasebook
+) -> tuple[dict[str, Any], dict[str, Any], list[PromptedTask], PromptTable]:
+    """Every task on a split: what `evaluate_tasks` returns, the tasks and their prompts."""
+    split = loader.dataset
+    prompts = PromptTable(len(split.attributes))
+    tasks = prompted_tasks(split, phrasebook, prompts, config["task_seed"])
+    if isinstance(model, DPR):
+        model.set_prompts(prompts.texts)
+    metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, sampler=loader._sampler)
+    return metrics, ranks, tasks, prompts
+
+
+def evaluate(run_dir: str | Path, config_dict: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Measure a finished run again on its data set's test split, writing nothing.
+
+    Parameters
+    ----------
+    config_dict : dict, optional
+        Options to change: where the data lies, say, or another phrasebook.
+
+    Returns
+    -------
+    dict
+        As in metrics.json.
+
+    Raises
+    ------
+    DPRError
+        As `load_data_and_model`.
+    """
+    config, model, dataset, _, _, test = load_data_and_model(run_dir, None, config_dict)
+    phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
+    return measure(config, test, model, phrasebook)[0]
 
 
 @torch.no_grad()

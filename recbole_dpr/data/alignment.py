@@ -13,7 +13,9 @@ from torch import Tensor
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.text import TextEncoder
 
-STEPS = 280  # of an epoch at least: one pass over a small catalogue is over sooner than a validation
+STEPS = (
+    280  # of an epoch at least: one pass over a small catalogue is over sooner than a validation
+)
 PROMPTS_AT_ONCE = 64
 
 

@@ -65,7 +65,9 @@ class PromptFile:
     def _add(self, number: int, row: dict[str, str]) -> None:
         token, text = row[ID].strip(), row[TEXT].strip()
         if not token or not text:
-            self._fail(number, "the prompt has no id" if not token else f"prompt {token} has no text")
+            self._fail(
+                number, "the prompt has no id" if not token else f"prompt {token} has no text"
+            )
         if token in self.prompts:
             self._fail(number, f"the id {token} was given to another prompt already")
         intent = None
@@ -81,7 +83,9 @@ class PromptFile:
         found = []
         for value in filter(None, cell.split(self._between)):
             if value not in self._places:
-                self._fail(number, f"no item has the value {value!r}{did_you_mean(value, self._places)}")
+                self._fail(
+                    number, f"no item has the value {value!r}{did_you_mean(value, self._places)}"
+                )
             found.append(self._places[value])
         return tuple(sorted(set(found)))
 

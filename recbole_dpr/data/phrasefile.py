@@ -126,9 +126,7 @@ class PhraseFile:
             chances[phrases] = {key: float(found.get(key, 0)) for key in CHANCES}
         return chances
 
-    def _name(
-        self, entry: Any, noun: Mapping[str, str], where: str, synonym: bool = False
-    ) -> Name:
+    def _name(self, entry: Any, noun: Mapping[str, str], where: str, synonym: bool = False) -> Name:
         forms = {"name": entry} if isinstance(entry, str) else self._mapping(entry, where, FORMS)
         forms = self._texts(forms, where)
         if synonym and {"alone", "one", "many"} <= set(forms):

@@ -12,15 +12,23 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import reader_kind, states_layer
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 
 
-def make_encoder(config: Any, cached: bool = True) -> TextEncoder:
-    """The text encoder of a run; not cached where single prompts come in (serving)."""
-    return TextEncoder(
+def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
+    """The text encoder of a run.
+
+    Where single prompts come in (`serving`) there is no cache on disk, and an encoder that is quick
+    to load where there is one.
+    """
+    kind = TextEncoder
+    if serving and config["text_precision"] == "float32" and is_plain_bert(config["text_encoder"]):
+        kind = BertEncoder
+    return kind(
         config["text_encoder"],
         config["text_batch_size"],
         config["device"],
-        config["text_cache_dir"] if cached else None,
+        None if serving else config["text_cache_dir"],
         config["text_max_length"],
         config["text_precision"],
         states_layer(reader_kind(config)),

@@ -2,71 +2,110 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
 
-from recbole_dpr.config import DPRConfig
-from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
-from recbole_dpr.errors import DPRError, did_you_mean
-from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
-from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
+from recbole_dpr.data.catalogue import Catalogue
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.serving.histories import Histories, len_of
+from recbole_dpr.serving.ranking import Index, Ranker
+from recbole_dpr.serving.reading import Prompt, PromptMemory
+from recbole_dpr.serving.run_folder import load_model
+
+STRONGEST = 10.0  # ten times as far as trained; beyond, only the prompt counts
+
+logger = logging.getLogger(__name__)
 
 
-class Recommender:
-    """Recommends for any history of known items, with or without a prompt.
+@dataclass(frozen=True)
+class Answer:
+    """What one request gets: the best items with their scores, and what was left out.
 
     Parameters
     ----------
-    config : DPRConfig
+    items : list of (str, float)
+        Item token and score, best first.
+    skipped : int
+        Items of the history that are not in the catalogue.
+    """
+
+    items: list[tuple[str, float]]
+    skipped: int
+
+
+class Recommender:
+    """Recommends for any history of known items, with or without a prompt. Thread-safe.
+
+    Parameters
+    ----------
+    config : DPRConfig or RunOptions
     catalogue : Catalogue
     model : DPR or SequentialRecommender
         In evaluation mode.
+    index : Index, optional
+        Finds the best items in place of the full ranking (see `serving.index`).
     """
 
     def __init__(
-        self, config: DPRConfig, catalogue: Catalogue, model: SequentialRecommender
+        self,
+        config: Any,
+        catalogue: Catalogue,
+        model: SequentialRecommender,
+        index: Index | None = None,
     ) -> None:
         self.config, self.catalogue, self.model = config, catalogue, model
-        self._ids = {token: i for i, token in enumerate(catalogue.tokens) if i}
-        self._length = config["MAX_ITEM_LIST_LENGTH"]
+        self.titles = dict(zip(catalogue.tokens[1:], catalogue.titles[1:], strict=True))
+        self._histories = Histories(catalogue, config, model)
+        self._ranker = Ranker(catalogue, model, self._histories, index)
+        if index is not None and not index.fits(self.item_vectors()):
+            raise DPRError("the index is of another run: export it again")
+        self._memory = PromptMemory(model, catalogue.readable) if isinstance(model, DPR) else None
 
     @classmethod
-    def load(cls, run_dir: str | Path, model: type | None = None) -> Recommender:
+    def load(
+        cls,
+        run_dir: str | Path,
+        model: type | None = None,
+        device: str | torch.device | None = None,
+        index: Index | None = None,
+    ) -> Recommender:
         """Load a run from its folder alone; neither the data set nor a pickle is needed.
 
         Parameters
         ----------
         model : type, optional
             The class, if the run's model was one of your own.
+        device : str or torch.device, optional
+            Without it: the GPU if there is one and the run's ``use_gpu`` says so.
+        index : Index, optional
 
         Raises
         ------
         DPRError
-            If the folder is no finished run, or damaged.
+            If the folder is no finished run, damaged, changed since it was written, or made by a
+            newer version.
         """
-        run_dir = Path(run_dir)
-        config = DPRConfig.from_run(run_dir, model)
-        weights, _ = load_tensors(run_dir / MODEL_FILE)
-        catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
-        built: SequentialRecommender
-        if config["promptable"]:
-            encoder = make_encoder(config, cached=False)
-            built = build_dpr(config, catalogue, catalogue.readable, None, encoder)
-        else:
-            built = build_plain(config, catalogue)
-        load_weights(built, weights, run_dir / MODEL_FILE)
-        return cls(config, catalogue, built.eval())
+        return cls(*load_model(run_dir, model, device), index)
 
-    @torch.inference_mode()
     def recommend(
         self,
         histories: Sequence[Sequence[str]],
-        prompts: Sequence[str | None],
+        prompts: Sequence[Prompt],
         k: int = 10,
+        strength: float = 1.0,
+        exclude_history: bool = False,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        strict: bool = False,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history under its prompt.
 
@@ -74,10 +113,20 @@ class Recommender:
         ----------
         histories : sequence of sequences of str
             Item tokens as they stand in the data, oldest first; only the last ``MAX_ITEM_LIST_LENGTH``
-            count. The user need not have been in the training data.
-        prompts : sequence of str or None
-            One for each history; None, "" or blank is no prompt.
+            known ones count. The user need not have been in the training data.
+        prompts : sequence
+            One for each history: a text, None, or the turns of a conversation, whose later ones
+            overrule the earlier. None, "" or blank is no prompt.
         k : int
+        strength : float
+            How far a prompt moves the user: 0 not at all (the backbone's scores, bit for bit), 1 as
+            trained, above harder; at most 10.
+        exclude_history : bool
+            Leave out what is in the history; there may then be fewer than k answers.
+        include, exclude : sequence of str, optional
+            Attribute values that every request wants or rejects beside what its prompt says.
+        strict : bool
+            An unknown item in a history is an error; otherwise it is skipped, and logged with a count.
 
         Returns
         -------
@@ -87,59 +136,190 @@ class Recommender:
         Raises
         ------
         DPRError
-            For an unknown item, an empty history, a prompt that is no text, numbers that do not
-            match, or a prompt to a model that takes none.
+            For an empty history or one without a known item, a prompt that is no text, numbers that
+            do not match, or a prompt to a model that takes none.
         """
-        if len(histories) != len(prompts):
-            raise DPRError(f"{len(histories)} histories came with {len(prompts)} prompts")
+        answers = self.answer(
+            histories, prompts, k, strength, exclude_history, include, exclude, strict
+        )
+        skipped = sum(answer.skipped for answer in answers)
+        if skipped:
+            logger.warning(f"{skipped} items of the histories are not in the catalogue: skipped")
+        return [answer.items for answer in answers]
+
+    def answer(
+        self,
+        histories: Sequence[Sequence[str]],
+        prompts: Sequence[Prompt],
+        k: int = 10,
+        strength: float = 1.0,
+        exclude_history: bool = False,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        strict: bool = False,
+    ) -> list[Answer]:
+        """`recommend`, which also tells how many items of each history were skipped."""
         n_items = len(self.catalogue) - 1
-        if not isinstance(k, int) or not 1 <= k <= n_items:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
             raise DPRError(f"k must be a whole number from 1 to {n_items}, not {k!r}")
-        if not histories:
-            return []
-        texts = [self._text(i, prompt) for i, prompt in enumerate(prompts)]
-        scores = self._scores(self._interaction(histories), texts)
-        best = scores[:, 1:].topk(k, dim=1)
+        strength = check_strength(strength)
+        ids, skipped = self._histories.known(histories, len_of(prompts), strict)
+        intents = self._intents(prompts, include, exclude)
+        found = self._ranker.best(ids, intents, strength, int(k), exclude_history)
+        return [Answer(items, n) for items, n in zip(found, skipped, strict=True)]
+
+    def user_vectors(
+        self,
+        histories: Sequence[Sequence[str]],
+        prompts: Sequence[Prompt],
+        strength: float = 1.0,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        strict: bool = False,
+    ) -> np.ndarray:
+        """The users' vectors, ``[B, d + s]``, whose product with `item_vectors` ranks the items.
+
+        The parameters are those of `recommend`. A plain model's vectors have length d.
+
+        Raises
+        ------
+        DPRError
+            As `recommend`, and if a plain model ranks by no dot product.
+        """
+        ids, _ = self._histories.known(histories, len_of(prompts), strict)
+        intents = self._intents(prompts, include, exclude)
+        return self._ranker.user_vectors(ids, intents, check_strength(strength))
+
+    def item_vectors(self) -> np.ndarray:
+        """The items' vectors, ``[n_items, d + s]``; row i is ``catalogue.tokens[i]``, row 0 is padding."""
+        return self._ranker.item_vectors().cpu().numpy()
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the model is a DPR, rather than a plain RecBole model."""
+        return self._memory is not None
+
+    def read(
+        self,
+        prompt: Prompt,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """How a prompt is understood.
+
+        Returns
+        -------
+        dict
+            ``include`` and ``exclude``: attribute values; ``router``: weights of the experts, empty
+            where nothing is asked.
+        """
+        intents = self._intents([prompt], include, exclude)
+        if intents is None:
+            return {"include": [], "exclude": [], "router": []}
+        values = self.catalogue.attributes.values
+        sides = [[values[i] for i in side[0].nonzero()[:, 0].tolist()] for side in intents]
+        router = self._ranker.router_weights(intents)[0].tolist() if any(sides) else []
+        return {"include": sides[0], "exclude": sides[1], "router": router}
+
+    def explain(
+        self,
+        history: Sequence[str],
+        prompt: Prompt,
+        k: int = 10,
+        strength: float = 1.0,
+        exclude_history: bool = False,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        strict: bool = False,
+        items: Sequence[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Why the k best items stand where they stand; the parameters are those of `recommend`.
+
+        Parameters
+        ----------
+        items : sequence of str, optional
+            Explain these rather than the k best.
+
+        Returns
+        -------
+        list of dict
+            ``item``, ``title``, ``values``; ``score`` = ``base`` (the backbone's) + ``shift`` (what
+            the moved state adds) + ``semantic`` (what the prompt's direction adds); ``rank`` and
+            ``rank_before`` (with and without the prompt, 1 is best, the history left out where it
+            is excluded).
+
+        Raises
+        ------
+        DPRError
+            As `recommend`.
+        """
+        if items is None:
+            options = (k, strength, exclude_history, include, exclude, strict)
+            items = [token for token, _ in self.answer([history], [prompt], *options)[0].items]
+        strength = check_strength(strength)
+        ids, _ = self._histories.known([history], 1, strict)
+        intents = self._intents([prompt], include, exclude)
+        before, shift, semantic = (x[0] for x in self._ranker.parts(ids, intents, strength))
+        after = before + shift + semantic
+        ranked = torch.ones(len(before), dtype=torch.bool, device=before.device)
+        ranked[0] = False
+        if exclude_history:
+            ranked[ids[0]] = False
         return [
-            [(self.catalogue.tokens[i + 1], s) for i, s in zip(items, values, strict=True)]
-            for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            {
+                "item": token,
+                **self.describe(item),
+                "score": float(after[item]),
+                "base": float(before[item]),
+                "shift": float(shift[item]),
+                "semantic": float(semantic[item]),
+                "rank": 1 + int((after[ranked] > after[item]).sum()),
+                "rank_before": 1 + int((before[ranked] > before[item]).sum()),
+            }
+            for token, item in ((token, self._histories.item(0, token)) for token in items)
         ]
 
-    def _scores(self, interaction: Interaction, texts: list[str]) -> torch.Tensor:
-        if not self.config["promptable"]:
-            if any(texts):
-                raise DPRError(
-                    f"{self.config['model']} takes no prompts: train DPR-{self.config['model']}"
-                )
-            return self.model.full_sort_predict(interaction)
-        unique = list(dict.fromkeys(texts))
-        include, exclude = self.model.read(unique)
-        rows = torch.tensor([unique.index(text) for text in texts], device=include.device)
-        return self.model.steered_scores(interaction, include[rows], exclude[rows])
+    def describe(self, item: int) -> dict[str, Any]:
+        """Title and attribute values of an item by its row in the catalogue."""
+        attributes = self.catalogue.attributes
+        values = [attributes.values[i] for i in attributes.matrix[item].nonzero()[:, 0].tolist()]
+        return {"title": self.catalogue.titles[item], "values": values}
 
-    def _interaction(self, histories: Sequence[Sequence[str]]) -> Interaction:
-        lists = torch.zeros(len(histories), self._length, dtype=torch.long)
-        lengths = []
-        for row, history in enumerate(histories):
-            if isinstance(history, str) or not len(history):
-                raise DPRError(f"history {row} must be a list of at least one item token")
-            known = [self._item(row, token) for token in history][-self._length :]
-            lists[row, : len(known)] = torch.tensor(known)
-            lengths.append(len(known))
-        fields = {self.model.ITEM_SEQ: lists, self.model.ITEM_SEQ_LEN: torch.tensor(lengths)}
-        return Interaction(fields).to(self.config["device"])
+    # From requests to tensors
 
-    def _item(self, row: int, token: str) -> int:
-        item = self._ids.get(str(token))
-        if item is None:
-            raise DPRError(
-                f"history {row} holds {token!r}, which is no item of {self.config['dataset']}"
-                f"{did_you_mean(str(token), self._ids)}"
-            )
-        return item
+    def _intents(
+        self,
+        prompts: Sequence[Prompt],
+        include: Sequence[str] | None,
+        exclude: Sequence[str] | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        if self._memory is not None:
+            return self._memory.intents(prompts, include, exclude)
+        if include or exclude or any(prompt for prompt in prompts):
+            name = self.config["model"]
+            raise DPRError(f"{name} takes no prompts: train DPR-{name}")
+        return None
 
-    @staticmethod
-    def _text(row: int, prompt: str | None) -> str:
-        if prompt is not None and not isinstance(prompt, str):
-            raise DPRError(f"prompt {row} must be a text or None, not {type(prompt).__name__}")
-        return (prompt or "").strip()
+
+def check_strength(strength: float) -> float:
+    """A strength as a float.
+
+    Raises
+    ------
+    DPRError
+        If it is no number from 0 to `STRONGEST`.
+    """
+    number = isinstance(strength, (int, float, np.number)) and not isinstance(strength, bool)
+    if not number or not 0 <= strength <= STRONGEST:  # NaN is neither
+        raise DPRError(f"strength must be a number from 0 to {STRONGEST:g}, not {strength!r}")
+    return float(strength)
+
+
+def load(
+    run_dir: str | Path,
+    model: type | None = None,
+    device: str | torch.device | None = None,
+    index: Index | None = None,
+) -> Recommender:
+    """Load a finished run: `Recommender.load`."""
+    return Recommender.load(run_dir, model, device, index)

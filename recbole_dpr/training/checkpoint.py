@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,15 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from recbole_dpr.compat import load_recbole_checkpoint
 from recbole_dpr.errors import DPRError
 
 MODEL_FILE = "model.safetensors"  # the weights that evaluation and serving use
 RESUME_FILE = "resume.safetensors"  # the training as it stood after an epoch
+FORMAT = 1  # of these files; raised when an older version could no longer read them rightly
 BACKBONE = "backbone.model."  # what DPR puts before the names of its backbone's weights
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors and a json description as one file, whole or not at all.
+
+    The file says which format it has and what its tensors' checksum is.
 
     Raises
     ------
@@ -30,8 +35,9 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, 
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"about": json.dumps(about), "format": str(FORMAT), "checksum": checksum(plain)}
     try:
-        save_file(plain, temporary, metadata={"about": json.dumps(about)})
+        save_file(plain, temporary, metadata=metadata)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -50,17 +56,40 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     DPRError
-        If the file is missing, cut off or not ours.
+        If the file is missing, cut off, changed since, not ours, or of a newer version.
     """
     path = Path(path)
     if not path.is_file():
         raise DPRError(f"{path.parent} has no {path.name}: its run was not finished, or is no run")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+            metadata = file.metadata() or {}
+            about, made_in = json.loads(metadata["about"]), int(metadata.get("format", 0))
+            if made_in > FORMAT:
+                raise DPRError(
+                    f"{path} was made by a newer version of recbole_dpr (format {made_in}; this one "
+                    f"reads up to {FORMAT}): upgrade recbole_dpr"
+                )
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except DPRError:
+        raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DPRError(f"{path} is damaged ({error}): use another run's folder") from error
+    # Files of format 0, from before the first release, have none.
+    if made_in and metadata.get("checksum") != checksum(tensors):
+        raise DPRError(
+            f"{path} is damaged or was changed (its checksum differs): use another run's folder"
+        )
+    return tensors, about
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Hash over names, types, shapes and contents of tensors on the CPU."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
@@ -84,9 +113,30 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
     model.load_state_dict(weights)
 
 
-def backbone_weights(run_dir: str | Path) -> dict[str, Tensor]:
-    """The backbone's weights of a finished run, be it of DPR or of the plain model."""
-    weights, _ = load_tensors(Path(run_dir) / MODEL_FILE)
+def backbone_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
+    """A backbone's weights: of a finished run, DPR's or a plain model's, or of RecBole's own `.pth`.
+
+    Parameters
+    ----------
+    path : path
+        A run folder, or a checkpoint that RecBole's trainer wrote.
+    trust : bool
+        A `.pth` is a pickle, and reading it runs the code that it names: True says that you know who
+        made it.
+
+    Raises
+    ------
+    DPRError
+        If there is nothing to read, or a `.pth` came without trust.
+    """
+    if Path(path).suffix == ".pth":
+        if not trust:
+            raise DPRError(
+                f"{path} is a pickle, and reading it runs the code that it names; if you know who "
+                "made it, add --trust_checkpoint=True"
+            )
+        return dict(load_recbole_checkpoint(path, trust)["state_dict"])
+    weights, _ = load_tensors(Path(path) / MODEL_FILE)
     inner = {n.removeprefix(BACKBONE): w for n, w in weights.items() if n.startswith(BACKBONE)}
     return inner or weights
 

@@ -1,11 +1,18 @@
 """A run folder answers by itself, also for people it has never seen."""
 
 import json
+import math
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import recbole_dpr
 from recbole_dpr.errors import DPRError
@@ -77,19 +84,164 @@ def test_a_blank_prompt_changes_nothing(recommender, prompt):
 @pytest.mark.parametrize(
     ("histories", "prompts", "k", "message"),
     [
-        ([["i1", "i99"]], [None], 3, "history 0 holds 'i99', which is no item of tiny"),
+        ([["i98", "i99"]], [None], 3, "history 0 holds 'i98', which is no item of tiny"),
+        ([7], [None], 3, "history 0 must be a list"),
+        (7, [None], 3, "histories must be a list"),
+        ([["i1"]], "x", 3, "prompts must be a list"),
+        ([["i1"]], [{"a": 1}], 3, "prompt 0 must be a text or None, or a list of these, not dict"),
         ([["i1"], []], [None, None], 3, "history 1 must be a list of at least one item"),
         (["i1"], [None], 3, "history 0 must be a list"),
         ([["i1"]], [], 3, "1 histories came with 0 prompts"),
-        ([["i1"]], [7], 3, "prompt 0 must be a text or None, not int"),
+        ([["i1"]], [7], 3, "prompt 0 must be a text or None.*, not int"),
         ([["i1"]], [None], 0, "k must be a whole number from 1 to 24"),
         ([["i1"]], [None], 25, "k must be a whole number from 1 to 24"),
+        ([["i1"]], [None], True, "k must be a whole number from 1 to 24"),
+        ([["i1"]], [None], 10**30, "k must be a whole number from 1 to 24"),
         ([["[PAD]"]], [None], 3, "no item of tiny"),
     ],
 )
 def test_wrong_requests_are_named(recommender, histories, prompts, k, message):
     with pytest.raises(DPRError, match=message):
         recommender.recommend(histories, prompts, k)
+
+
+@pytest.mark.parametrize("strength", [-1, -0.001, 11, math.nan, math.inf, "1", None, True])
+def test_a_strength_out_of_range_is_named(recommender, strength):
+    with pytest.raises(DPRError, match="strength must be a number from 0 to 10"):
+        recommender.recommend([HISTORY], ["red"], strength=strength)
+
+
+def test_strength_zero_is_the_backbone_one_as_trained_and_more_is_harder(recommender):
+    asked = {"histories": [HISTORY], "prompts": ["something red please"], "k": 24}
+    plain = recommender.recommend([HISTORY], [None], k=24)
+    assert recommender.recommend(**asked, strength=0) == plain
+    distance = [
+        sum(s for token, s in recommender.recommend(**asked, strength=x)[0] if token in RED)
+        - sum(s for token, s in recommender.recommend(**asked, strength=x)[0] if token in BLUE)
+        for x in (0, 0.5, 1, 2)
+    ]
+    assert distance == sorted(distance) and distance[0] < distance[-1]
+    model, interaction = recommender.model, interaction_of(recommender, HISTORY)
+    with torch.no_grad():
+        trained = model.steered_scores(interaction, *model.read(["something red please"]))[0]
+    for token, score in recommender.recommend(**asked)[0]:
+        assert score == pytest.approx(float(trained[recommender.catalogue.tokens.index(token)]))
+
+
+def interaction_of(recommender, history):
+    ids = [recommender.catalogue.tokens.index(token) for token in history]
+    return recommender._histories.interaction([ids])
+
+
+def test_no_prompt_gives_the_backbones_scores_bit_for_bit(recommender):
+    interaction = interaction_of(recommender, HISTORY)
+    with torch.no_grad():
+        scores = recommender.model.backbone.model.full_sort_predict(interaction)[0].tolist()
+    for prompts in ([None], [""], [["", None]], ["thank you very much"]):
+        (answer,) = recommender.recommend([HISTORY], prompts, k=24)
+        assert {
+            token: scores[recommender.catalogue.tokens.index(token)] for token, _ in answer
+        } == (dict(answer))
+
+
+def test_unknown_items_are_skipped_with_a_count_or_an_error(recommender, caplog):
+    (answer,) = recommender.answer([["i1", "i99", "i4", "i77"]], ["red"], k=3)
+    assert answer.skipped == 2
+    assert [answer.items] == recommender.recommend([["i1", "i4"]], ["red"], k=3)
+    recommender.recommend([["i1", "i99"], ["i98", "i2"]], [None, None], k=3)
+    assert "2 items of the histories are not in the catalogue" in caplog.text
+    with pytest.raises(DPRError, match="history 0 holds 'i99', which is no item of tiny"):
+        recommender.recommend([["i1", "i99"]], [None], strict=True)
+
+
+def test_the_history_can_be_left_out(recommender):
+    long = [f"i{n}" for n in range(20)]  # longer than what the model looks at
+    (answer,) = recommender.recommend([long], ["red"], k=24, exclude_history=True)
+    assert {token for token, _ in answer} == {f"i{n}" for n in range(20, 24)}
+
+
+def test_values_can_be_asked_for_without_words(recommender):
+    assert share(recommender.recommend([HISTORY], [None], k=5, include=["Red"])[0], RED) == 1.0
+    assert share(recommender.recommend([HISTORY], ["red"], k=5, exclude=["red"])[0], RED) < 0.5
+    for side in ("include", "exclude"):
+        with pytest.raises(DPRError, match=f"{side} holds 'rde', .*; did you mean 'red'"):
+            recommender.recommend([HISTORY], [None], **{side: ["rde"]})
+        with pytest.raises(DPRError, match=f"{side} must be a list of attribute values"):
+            recommender.recommend([HISTORY], [None], **{side: "red"})
+    with pytest.raises(DPRError, match="include and exclude have a value in common"):
+        recommender.recommend([HISTORY], [None], include=["red"], exclude=["red"])
+
+
+def test_a_later_turn_overrules_an_earlier_one(recommender):
+    def read(*turns):
+        return {k: v for k, v in recommender.read(list(turns)).items() if k != "router"}
+
+    assert read("something red please") == {"include": ["red"], "exclude": []}
+    assert read("something red please", "nothing blue") == {"include": ["red"], "exclude": ["blue"]}
+    assert read("something red please", "nothing red") == {"include": [], "exclude": ["red"]}
+    turns = ["something blue please", None, "nothing blue"]
+    assert recommender.recommend([HISTORY], [turns]) == recommender.recommend(
+        [HISTORY], ["nothing blue"]
+    )
+    router = recommender.read("something red please")["router"]
+    assert sum(router) == pytest.approx(1) and recommender.read(None)["router"] == []
+
+
+def test_explanations_add_up_and_tell_the_ranks(recommender):
+    (ranking,) = recommender.recommend([HISTORY], ["something red please"], k=24)
+    (before,) = recommender.recommend([HISTORY], [None], k=24)
+    explained = recommender.explain(HISTORY, "something red please", k=24)
+    assert [row["item"] for row in explained] == [token for token, _ in ranking]
+    places = {token: place for place, (token, _) in enumerate(before, start=1)}
+    for place, (row, (_, score)) in enumerate(zip(explained, ranking, strict=True), start=1):
+        assert row["score"] == pytest.approx(score, abs=1e-5)
+        assert row["base"] + row["shift"] + row["semantic"] == pytest.approx(row["score"], abs=1e-5)
+        assert (row["rank"], row["rank_before"]) == (place, places[row["item"]])
+        assert row["title"] == f"Thing number {row['item'][1:]}"
+        assert ("red" in row["values"]) == (row["item"] in RED)
+    top = explained[0]
+    assert top["semantic"] > 0 and recommender.explain(HISTORY, None, k=1)[0]["semantic"] == 0
+    only = recommender.explain(HISTORY, "something red please", items=[top["item"], "i1"])
+    assert [row["rank"] for row in only] == [1, [t for t, _ in ranking].index("i1") + 1]
+
+
+def test_vectors_rank_as_the_recommender_does(recommender):
+    histories, prompts = [HISTORY, HISTORY[:2]], ["red things", None]
+    users, items = recommender.user_vectors(histories, prompts), recommender.item_vectors()
+    assert isinstance(users, np.ndarray) and users.shape[1] == items.shape[1] == 16 + 8
+    for scores, answer in zip(
+        users @ items.T, recommender.recommend(histories, prompts, k=24), strict=True
+    ):
+        for token, score in answer:
+            place = recommender.catalogue.tokens.index(token)
+            assert scores[place] == pytest.approx(score, abs=1e-5)
+    assert recommender.user_vectors([], []).shape == (0, 24)
+
+
+def test_many_threads_get_what_one_gets(trained_run):
+    recommender = recbole_dpr.load(trained_run["run_dir"])
+    requests = [([HISTORY[: 1 + n % 4]], [f"something {c} please, number {n % 7}"])
+                for n in range(60) for c in ("red", "blue")]  # fmt: skip
+    expected = [recommender.recommend(*request) for request in requests]
+    fresh = recbole_dpr.load(trained_run["run_dir"])
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda request: fresh.recommend(*request), requests)) == expected
+
+
+def test_a_prompt_is_encoded_once(trained_run, monkeypatch):
+    recommender = recbole_dpr.load(trained_run["run_dir"])
+    seen = []
+    encode = recommender.model.encoder.token_states
+    monkeypatch.setattr(
+        recommender.model.encoder, "token_states", lambda texts: seen.extend(texts) or encode(texts)
+    )
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda _: recommender.recommend([HISTORY] * 3, ["red", " red ", "blue"]), range(9)
+            )
+        )
+    assert sorted(seen) == ["blue", "red"]
 
 
 def test_nothing_asked_nothing_answered(recommender):
@@ -131,6 +283,65 @@ def test_a_catalogue_of_another_run_is_noticed(trained_run, tmp_path):
     (run / "items.json").write_text(json.dumps(content))
     with pytest.raises(DPRError, match=r"model\.safetensors: weight '.*' is \["):
         recbole_dpr.load(run)
+
+
+def rewritten(path, change):
+    """Write a safetensors file again, with other contents or another header."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    save_file(tensors, path, metadata)
+
+
+def test_a_changed_weight_is_noticed(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    rewritten(
+        run / "model.safetensors", lambda _, tensors: tensors["experts.router.choose.bias"].add_(1)
+    )
+    with pytest.raises(DPRError, match=r"model\.safetensors is damaged or was changed"):
+        recbole_dpr.load(run)
+
+
+def test_a_flipped_bit_is_noticed(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    content = bytearray((run / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (run / "model.safetensors").write_bytes(content)
+    with pytest.raises(DPRError, match=r"model\.safetensors is damaged or was changed"):
+        recbole_dpr.load(run)
+
+
+def test_a_folder_of_a_newer_version_is_refused(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    rewritten(run / "model.safetensors", lambda metadata, _: metadata.update(format="2"))
+    (run / "config.yaml").write_text("unheard_of: 1\n")  # nothing else of it need be readable
+    with pytest.raises(DPRError, match=r"newer version of recbole_dpr \(format 2.*upgrade"):
+        recbole_dpr.load(run)
+
+
+def test_options_that_make_no_model_are_named(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("hidden_size: 16", "hidden_size: sixteen"))
+    with pytest.raises(DPRError, match=r"config\.yaml"):
+        recbole_dpr.load(run)
+
+
+def test_no_such_device(trained_run):
+    with pytest.raises(DPRError, match="there is no device 'abacus' here"):
+        recbole_dpr.load(trained_run["run_dir"], device="abacus")
+
+
+def test_loading_imports_neither_transformers_nor_the_evaluation(trained_run):
+    program = (
+        "import sys, recbole_dpr; "
+        f"r = recbole_dpr.load({trained_run['run_dir']!r}); r.recommend([['i1']], ['red']); "
+        "print(sorted({'transformers', 'sklearn', 'matplotlib', 'recbole.trainer'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_no_such_folder():

@@ -1,0 +1,187 @@
+"""The commands of `python -m recbole_dpr`.
+
+Imports stand inside the commands: `--help` should not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
+
+from recbole_dpr.arguments import HelpFormatter, Parser
+from recbole_dpr.errors import DPRError
+from recbole_dpr.options import read_command_line
+
+EXAMPLES = """\
+examples:
+  python -m recbole_dpr train --model=DPR-SASRec --dataset=ml-100k
+  python -m recbole_dpr recommend saved/DPR-SASRec-... --history 50 181 --prompt "a comedy"
+  python -m recbole_dpr recommend saved/DPR-SASRec-... - < requests.jsonl > answers.jsonl
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One parser for each command; `train` takes what run_recbole_dpr.py takes."""
+    parser = Parser(prog="python -m recbole_dpr", epilog=EXAMPLES, formatter_class=HelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str, function: Callable[..., int]) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=about, description=about, formatter_class=HelpFormatter, allow_abbrev=False
+        )
+        made.set_defaults(function=function)
+        return made
+
+    command("train", "train a model, as run_recbole_dpr.py does", train)
+    made = command("evaluate", "measure a run again; options as --key=value", evaluate)
+    made.add_argument("run", help="run folder")
+    made.add_argument("--json", action="store_true", help="print metrics.json's content")
+
+    made = command("recommend", "the best items for a history and a prompt", recommend)
+    made.add_argument("run", help="run folder")
+    made.add_argument("requests", nargs="?", choices=["-"], help="read JSON lines from stdin")
+    made.add_argument("--history", nargs="+", metavar="ITEM", help="item tokens, oldest first")
+    made.add_argument("--prompt", action="append", help="again for a second turn, and so on")
+    made.add_argument("--k", type=int, default=10, help="number of items")
+    made.add_argument("--strength", type=float, default=1.0, help="0 is no prompt, 1 as trained")
+    made.add_argument("--include", nargs="+", default=[], metavar="VALUE", help="wanted values")
+    made.add_argument("--exclude", nargs="+", default=[], metavar="VALUE", help="rejected values")
+    made.add_argument("--exclude_history", action="store_true", help="leave the history out")
+    made.add_argument("--strict", action="store_true", help="an unknown item is an error")
+    made.add_argument("--explain", action="store_true", help="why each item stands where it does")
+    made.add_argument("--index", metavar="PATH", help="faiss index made by export")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+
+    made = command("export", "write the item vectors as a faiss index", export)
+    made.add_argument("run", help="run folder")
+    made.add_argument("--faiss", required=True, metavar="PATH", help="file to write")
+    made.add_argument("--kind", default="hnsw", help="exact, ivf or hnsw (default)")
+
+    made = command("info", "what a run folder holds", info)
+    made.add_argument("run", help="run folder")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 after a wrong input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:
+        import run_recbole_dpr
+
+        return run_recbole_dpr.main(arguments[1:])
+    try:
+        flags, rest = build_parser().parse_known_args(arguments)
+        if flags.command == "evaluate":
+            flags.options = read_command_line(rest)
+        elif rest:
+            raise DPRError(f"unknown argument {rest[0]!r}; see --help")
+        return flags.function(flags)
+    except DPRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read the answers has gone
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def train(flags: argparse.Namespace) -> int:
+    """Only for --help; `main` hands everything else to run_recbole_dpr."""
+    raise NotImplementedError
+
+
+def evaluate(flags: argparse.Namespace) -> int:
+    from recbole_dpr import quick_start
+    from recbole_dpr.evaluation.report import summary_table
+
+    metrics = quick_start.evaluate(flags.run, flags.options)
+    print(json.dumps(metrics) if flags.json else summary_table(metrics))
+    return 0
+
+
+def recommend(flags: argparse.Namespace) -> int:
+    if bool(flags.history) == (flags.requests == "-"):
+        raise DPRError("give either --history ITEM ... or - for JSON lines on standard input")
+    recommender = _load(flags)
+    if flags.requests == "-":
+        for answer in answer_lines(recommender, sys.stdin):
+            print(answer, flush=True)
+        return 0
+    from recbole_dpr.serving.requests import FIELDS, respond
+
+    request = {name: getattr(flags, name) for name in FIELDS}
+    response = respond(recommender, request)
+    print(json.dumps(response, ensure_ascii=False) if flags.json else _as_text(response, request))
+    return 0
+
+
+def answer_lines(recommender: Any, lines: TextIO) -> Iterator[str]:
+    """One JSON answer for each line, in order; ``{"error": ...}`` for a line that is wrong."""
+    from recbole_dpr.serving.requests import parse_request, respond
+
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            answer = respond(recommender, parse_request(line))
+        except DPRError as error:
+            answer = {"error": str(error)}
+        yield json.dumps(answer, ensure_ascii=False)
+
+
+def _as_text(response: dict[str, Any], request: dict[str, Any]) -> str:
+    lines = []
+    read = response["read"]
+    wishes = [f"{side} {', '.join(read[side])}" for side in ("include", "exclude") if read[side]]
+    if request["prompt"]:
+        lines.append(f"read as: {'; '.join(wishes) or 'nothing that can be steered'}")
+    if response["skipped"]:
+        lines.append(f"{response['skipped']} unknown items of the history were skipped")
+    for place, row in enumerate(response["items"], start=1):
+        line = f"{place:3}  {row['score']:8.3f}  {row['item']:>8}  {row['title']}"
+        if "base" in row:
+            line += (
+                f"  (was {row['rank_before']}; {row['base']:.3f} {row['shift']:+.3f} shift "
+                f"{row['semantic']:+.3f} semantic; {', '.join(row['values'])})"
+            )
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def export(flags: argparse.Namespace) -> int:
+    from recbole_dpr.serving.index import FaissIndex, import_faiss, sample_users
+
+    import_faiss()  # before anything takes time
+    recommender = _load(flags)
+    vectors = recommender.item_vectors()
+    FaissIndex.build(vectors, flags.kind, sample_users(recommender)).save(flags.faiss)
+    print(flags.faiss)
+    return 0
+
+
+def info(flags: argparse.Namespace) -> int:
+    from recbole_dpr.serving.run_folder import describe_run
+
+    about = describe_run(flags.run)
+    if flags.json:
+        print(json.dumps(about, ensure_ascii=False))
+        return 0
+    for name, value in about.items():
+        print(f"{name:>12}: {', '.join(value) if isinstance(value, list) else value}")
+    return 0
+
+
+def _load(flags: argparse.Namespace) -> Any:
+    from recbole_dpr import load
+
+    index = None
+    if getattr(flags, "index", None):
+        from recbole_dpr.serving.index import FaissIndex
+
+        index = FaissIndex.load(flags.index)
+    return load(flags.run, index=index)

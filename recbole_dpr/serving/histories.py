@@ -1,0 +1,88 @@
+"""From histories of item tokens to what RecBole's models take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+
+from recbole_dpr.data.catalogue import Catalogue
+from recbole_dpr.errors import DPRError, did_you_mean
+
+SHOWN = 80  # characters of a wrong token that a message repeats
+
+
+class Histories:
+    """Looks up items by token and lays histories out as right-padded lists.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    config : DPRConfig or RunOptions
+    model : SequentialRecommender
+    """
+
+    def __init__(self, catalogue: Catalogue, config: Any, model: SequentialRecommender) -> None:
+        self._ids = {token: i for i, token in enumerate(catalogue.tokens) if i}
+        self._dataset, self._device = config["dataset"], config["device"]
+        self._length = config["MAX_ITEM_LIST_LENGTH"]
+        self._fields = (model.ITEM_SEQ, model.ITEM_SEQ_LEN)
+
+    def known(
+        self, histories: Sequence[Sequence[str]], n_prompts: int, strict: bool
+    ) -> tuple[list[list[int]], list[int]]:
+        """Ids of the known items of each history, and how many are unknown.
+
+        Raises
+        ------
+        DPRError
+            If there are not as many histories as prompts, or one is no list, is empty, has no known
+            item or, where `strict`, has an unknown one.
+        """
+        if len_of(histories, "histories") != n_prompts:
+            raise DPRError(f"{len(histories)} histories came with {n_prompts} prompts")
+        ids, skipped = [], []
+        for row, history in enumerate(histories):
+            wrong = isinstance(history, (str, bytes, Mapping)) or not isinstance(history, Iterable)
+            tokens = [] if wrong else [str(token) for token in history]
+            if not tokens:
+                raise DPRError(f"history {row} must be a list of at least one item token")
+            known = [self._ids[token] for token in tokens if token in self._ids]
+            if not known or (strict and len(known) < len(tokens)):
+                self.item(row, next(token for token in tokens if token not in self._ids))
+            ids.append(known)
+            skipped.append(len(tokens) - len(known))
+        return ids, skipped
+
+    def item(self, row: int, token: str) -> int:
+        """The id of an item, or a `DPRError` that names it, and its history by `row`."""
+        item = self._ids.get(str(token))
+        if item is None:
+            shown = str(token)[:SHOWN]
+            raise DPRError(
+                f"history {row} holds {shown!r}, which is no item of {self._dataset}"
+                f"{did_you_mean(shown, self._ids)}"
+            )
+        return item
+
+    def interaction(self, ids: Sequence[Sequence[int]]) -> Interaction:
+        """RecBole's batch of the last items of each history: lists ``[B, L]`` and lengths ``[B]``."""
+        lists = np.zeros((len(ids), self._length), dtype=np.int64)
+        lengths = np.zeros(len(ids), dtype=np.int64)
+        for row, known in enumerate(ids):
+            last = known[-self._length :]
+            lists[row, : len(last)] = last
+            lengths[row] = len(last)
+        tensors = [torch.from_numpy(values) for values in (lists, lengths)]
+        return Interaction(dict(zip(self._fields, tensors, strict=True))).to(self._device)
+
+
+def len_of(given: Sequence[Any], name: str = "prompts") -> int:
+    """The length of a list of requests, or a `DPRError` if it is no list."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, np.ndarray)):
+        raise DPRError(f"{name} must be a list, not {type(given).__name__}")
+    return len(given)

@@ -1,0 +1,176 @@
+"""Ranker: from known items and intents to the best items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_dpr.data.catalogue import Catalogue
+from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.dpr import DPR
+from recbole_dpr.serving.histories import Histories
+from recbole_dpr.serving.steering import Steering
+
+ROWS = 256  # users that are scored at once
+
+Intents = tuple[Tensor, Tensor] | None  # include and exclude [n, V]; None for a plain model
+Ids = Sequence[Sequence[int]]
+Found = list[list[tuple[str, float]]]
+
+
+class Index(Protocol):
+    """What a `Ranker` asks of an index: the best rows of `item_vectors()` for user vectors."""
+
+    def search(self, users: np.ndarray, k: int) -> np.ndarray:
+        """Row numbers ``[B, k]``, best first; 0 where nothing was found."""
+
+    def fits(self, vectors: np.ndarray) -> bool:
+        """Whether it can have been built on these item vectors."""
+
+
+class Ranker:
+    """Scores histories under intents and picks the best items. Thread-safe.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    model : DPR or SequentialRecommender
+        In evaluation mode.
+    histories : Histories
+    index : Index, optional
+        Finds the best items in place of the full ranking.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        model: SequentialRecommender,
+        histories: Histories,
+        index: Index | None = None,
+    ) -> None:
+        self.model, self.index = model, index
+        self._tokens, self._histories = catalogue.tokens, histories
+        self._lock = Lock()  # RecBole's models keep state while they run
+        self._steering = Steering(model) if isinstance(model, DPR) else None
+
+    def best(
+        self, ids: Ids, intents: Intents, strength: float, k: int, exclude_history: bool
+    ) -> Found:
+        """Token and score of the k best items of each history."""
+        find = self._rank if self.index is None else self._search
+        found: Found = []
+        for rows, part in _parts(ids, intents):
+            found += find(rows, part, strength, k, exclude_history)
+        return found
+
+    def user_vectors(self, ids: Ids, intents: Intents, strength: float) -> np.ndarray:
+        """User vectors ``[B, d + s]``; ``[B, d]`` of a plain model."""
+        empty = np.zeros((0, self.item_vectors().shape[1]), dtype=np.float32)
+        users = [self._users(rows, part, strength) for rows, part in _parts(ids, intents)]
+        return np.concatenate([empty, *(user.cpu().numpy() for user in users)])
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors ``[n_items, d + s]``; ``[n_items, d]`` of a plain model.
+
+        Raises
+        ------
+        DPRError
+            If a plain model ranks by no dot product.
+        """
+        if self._steering is not None:
+            return self._steering.vectors
+        return Backbone(self.model).item_vectors().detach()
+
+    @torch.inference_mode()
+    def parts(self, ids: Ids, intents: Intents, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What scores are made of: the backbone's, the shift's and the semantic part, each ``[B, n_items]``."""
+        if self._steering is None or intents is None:
+            base = self._scores(ids, intents, 0.0)
+            return base, torch.zeros_like(base), torch.zeros_like(base)
+        with self._lock:
+            return self._steering.parts(self._histories.interaction(ids), *intents, strength)
+
+    def router_weights(self, intents: tuple[Tensor, Tensor]) -> Tensor:
+        """The router's weights for intents, ``[n, n_experts]``; none for a plain model."""
+        if self._steering is None:
+            return torch.zeros(len(intents[0]), 0)
+        return self._steering.router_weights(*intents)
+
+    @torch.inference_mode()
+    def _scores(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
+        """Scores ``[B, n_items]`` of the whole catalogue."""
+        interaction = self._histories.interaction(ids)
+        with self._lock:
+            if self._steering is None or intents is None:
+                return self.model.full_sort_predict(interaction).view(len(ids), -1)
+            return self._steering.scores(interaction, *intents, strength)
+
+    @torch.inference_mode()
+    def _users(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
+        """User vectors ``[B, d + s]``."""
+        interaction = self._histories.interaction(ids)
+        with self._lock:
+            if self._steering is None or intents is None:
+                sequence = (interaction[self.model.ITEM_SEQ], interaction[self.model.ITEM_SEQ_LEN])
+                return self.model(*sequence)
+            return self._steering.user_vectors(interaction, *intents, strength)
+
+    @torch.inference_mode()
+    def _rank(
+        self,
+        ids: Ids,
+        intents: Intents,
+        strength: float,
+        k: int,
+        exclude_history: bool,
+    ) -> Found:
+        """The k best of the whole catalogue."""
+        scores = self._scores(ids, intents, strength)
+        scores[:, 0] = -torch.inf
+        if exclude_history:
+            for row, known in enumerate(ids):
+                scores[row, known] = -torch.inf
+        best = scores.topk(k, dim=1)
+        return self._named(best.indices.tolist(), best.values.tolist())
+
+    def _search(
+        self,
+        ids: Ids,
+        intents: Intents,
+        strength: float,
+        k: int,
+        exclude_history: bool,
+    ) -> Found:
+        """The k best that the index finds."""
+        assert self.index is not None
+        hidden = [set(known) if exclude_history else set() for known in ids]
+        users = self._users(ids, intents, strength)
+        more = min(k + max(map(len, hidden)), len(self._tokens) - 1)
+        rows = self.index.search(users.cpu().numpy(), more).tolist()
+        best, scores = [], []
+        for user, row, out in zip(users, rows, hidden, strict=True):
+            kept = [item for item in row if item > 0 and item not in out][:k]
+            best.append(kept)
+            scores.append((self.item_vectors()[kept] @ user).tolist())
+        return self._named(best, scores)
+
+    def _named(self, rows: list[list[int]], scores: list[list[float]]) -> Found:
+        tokens = self._tokens
+        return [
+            [(tokens[i], s) for i, s in zip(items, values, strict=True) if s > -math.inf]
+            for items, values in zip(rows, scores, strict=True)
+        ]
+
+
+def _parts(ids: Ids, intents: Intents) -> Iterator[tuple[Ids, Intents]]:
+    """Cut a batch into pieces of `ROWS`."""
+    for begin in range(0, len(ids), ROWS):
+        rows = slice(begin, begin + ROWS)
+        yield ids[rows], None if intents is None else (intents[0][rows], intents[1][rows])

@@ -1,0 +1,132 @@
+"""What the prompts of requests ask for; each text is read once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.model.dpr import DPR
+
+REMEMBERED = 10_000  # readings that are kept, the least recently used ones going first
+LONGEST = 2_000  # characters of a prompt worth remembering
+
+Prompt = str | None | Sequence[str | None]
+
+
+class PromptMemory:
+    """Reads prompts with a model's reader and remembers what they ask for. Thread-safe.
+
+    Parameters
+    ----------
+    model : DPR
+    readable : list of str ``[V]``
+        What each attribute value is called.
+    """
+
+    def __init__(self, model: DPR, readable: Sequence[str]) -> None:
+        self.model = model
+        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._lock = Lock()
+        self._names: dict[str, int] = {}
+        for i, names in enumerate(zip(model.attributes.values, readable, strict=True)):
+            for name in names:
+                self._names.setdefault(name.casefold(), i)
+
+    def intents(
+        self,
+        prompts: Sequence[Prompt],
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What prompts ask for, two float ``[n, V]`` of zeros and ones.
+
+        Parameters
+        ----------
+        prompts : sequence
+            A text, None, or the turns of a conversation, whose later ones overrule the earlier.
+        include, exclude : sequence of str, optional
+            Attribute values, by the names they have in the data or are called by, that every
+            request wants or rejects whatever its prompt says.
+
+        Raises
+        ------
+        DPRError
+            If a prompt is no text, or a value is unknown or both wanted and rejected.
+        """
+        rows, texts = [], []
+        for row, prompt in enumerate(prompts):
+            for turn in _turns(row, prompt):
+                rows.append(row)
+                texts.append(turn)
+        wanted, rejected = (
+            self._chosen(n, v) for n, v in (("include", include), ("exclude", exclude))
+        )
+        if bool((wanted * rejected).any()):
+            raise DPRError("include and exclude have a value in common")
+        found = torch.zeros(2, len(prompts), len(wanted), device=self.model.device)
+        if any(texts):
+            unique = list(dict.fromkeys(texts))
+            place = {text: i for i, text in enumerate(unique)}
+            read = self._read(unique)[:, [place[text] for text in texts]]
+            if len(set(rows)) == len(rows):
+                found[:, rows] = read
+            else:
+                for i, row in enumerate(rows):
+                    found[:, row] = _overruled(found[:, row], read[:, i])
+        if include or exclude:
+            chosen = torch.stack([wanted, rejected])[:, None].to(found.device)
+            found = _overruled(found, chosen)
+        return found[0], found[1]
+
+    def _read(self, texts: list[str]) -> Tensor:
+        """Readings of texts: ``[2, n, V]``."""
+        with self._lock:
+            missing = [text for text in texts if text not in self._known]
+            fresh: dict[str, tuple[Tensor, Tensor]] = {}
+            if missing:
+                with torch.inference_mode():
+                    fresh = dict(
+                        zip(missing, zip(*self.model.read(missing), strict=True), strict=True)
+                    )
+            for text in texts:
+                if text in self._known:
+                    self._known.move_to_end(text)
+            readings = [fresh.get(text) or self._known[text] for text in texts]
+            self._known |= {text: r for text, r in fresh.items() if len(text) <= LONGEST}
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        sides = zip(*readings, strict=True)
+        return torch.stack([torch.stack(side) for side in sides])
+
+    def _chosen(self, side: str, values: Sequence[str] | None) -> Tensor:
+        chosen = torch.zeros(len(self.model.attributes))
+        if isinstance(values, str) or not isinstance(values or (), Sequence):
+            raise DPRError(f"{side} must be a list of attribute values, not {values!r}")
+        for value in values or ():
+            known = self._names.get(value.casefold()) if isinstance(value, str) else None
+            if known is None:
+                hint = did_you_mean(str(value), self.model.attributes.values)
+                raise DPRError(f"{side} holds {value!r}, which is no attribute value{hint}")
+            chosen[known] = 1
+        return chosen
+
+
+def _turns(row: int, prompt: Prompt) -> list[str]:
+    turns = [prompt] if prompt is None or isinstance(prompt, str) else prompt
+    if not isinstance(turns, (list, tuple)) or not all(
+        turn is None or isinstance(turn, str) for turn in turns
+    ):
+        kind = type(prompt).__name__
+        raise DPRError(f"prompt {row} must be a text or None, or a list of these, not {kind}")
+    return [text for text in ((turn or "").strip() for turn in turns) if text]
+
+
+def _overruled(before: Tensor, after: Tensor) -> Tensor:
+    """Intents ``[2, ..., V]`` of two turns in one: the later turn wins where they differ."""
+    kept = before * (1 - after.flip(0))
+    return torch.maximum(kept, after.expand_as(kept))

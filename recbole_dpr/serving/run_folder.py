@@ -1,0 +1,143 @@
+"""From a run folder to a model in memory; the data set and RecBole's config are not needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+
+from recbole_dpr import compat
+from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.errors import DPRError
+from recbole_dpr.files import CONFIG_FILE, read_run_options
+from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
+from recbole_dpr.naming import resolve_model
+from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
+
+METRICS_FILE = "metrics.json"  # of the training's own evaluation
+
+
+class RunOptions:
+    """The options of a finished run, as its folder tells them; reads like a `DPRConfig`.
+
+    They were checked when the run began. Making a `DPRConfig` of them again would import RecBole's
+    evaluator and scikit-learn: a second of a server's start.
+
+    Parameters
+    ----------
+    run_dir : path
+    model : type, optional
+        The class, if the run's model was one of your own.
+    device : str or torch.device, optional
+        Without it: the GPU if there is one and the run's ``use_gpu`` says so.
+
+    Raises
+    ------
+    DPRError
+        If the folder is no run, or the class or the device is not right.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        model: type | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._options = read_run_options(run_dir)
+        if model is not None and model.__name__ != self["model"]:
+            raise DPRError(f"{run_dir} holds a {self['model']}, not a {model.__name__}")
+        resolved = resolve_model(model or self["model"])
+        self.model_class = resolved.model_class
+        self._options["backbone"] = resolved.backbone
+        self._options["promptable"] = resolved.promptable
+        self._options["device"] = _device(device, self["use_gpu"])
+
+    def __getitem__(self, name: str) -> Any:
+        return self._options.get(name)  # RecBole's configs, too, know no KeyError
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._options
+
+
+def _device(asked: str | torch.device | None, use_gpu: bool | None) -> torch.device:
+    try:
+        device = torch.device(asked or ("cuda" if use_gpu and torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise DPRError(f"there is no device {asked!r} here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def load_model(
+    run_dir: str | Path, model: type | None = None, device: str | torch.device | None = None
+) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
+    """Options, items and model (in evaluation mode) of a run.
+
+    Raises
+    ------
+    DPRError
+        If the folder is no finished run, damaged, changed, or of a newer version.
+    """
+    run_dir = Path(run_dir)
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
+    weights, _ = load_tensors(run_dir / MODEL_FILE)  # first: it knows a newer version
+    options = RunOptions(run_dir, model, device)
+    compat.bridge_numpy()
+    compat.undo_anomaly_detection()
+    catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
+    built: SequentialRecommender
+    try:
+        if options["promptable"]:
+            encoder = make_encoder(options, serving=True)
+            built = build_dpr(options, catalogue, catalogue.readable, None, encoder)
+        else:
+            built = build_plain(options, catalogue)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
+        if isinstance(error, DPRError):
+            raise
+        raise DPRError(
+            f"no model can be built from {run_dir / CONFIG_FILE} ({type(error).__name__}: {error}): "
+            "use another run"
+        ) from error
+    load_weights(built, weights, run_dir / MODEL_FILE)
+    return options, catalogue, built.eval()
+
+
+def describe_run(run_dir: str | Path) -> dict[str, Any]:
+    """What a run folder holds: model, data set, sizes and, where they were written, headline figures.
+
+    Raises
+    ------
+    DPRError
+        As `load_model`.
+    """
+    options, catalogue, model = load_model(run_dir)
+    about = {
+        "model": options["model"],
+        "dataset": options["dataset"],
+        "seed": options["seed"],
+        "items": len(catalogue) - 1,
+        "history": f"the last {options['MAX_ITEM_LIST_LENGTH']} items count",
+        "prompts": "may ask for the values below"
+        if options["promptable"]
+        else "none: a plain model",
+        "values": catalogue.attributes.values,
+        "weights": sum(weight.numel() for weight in model.state_dict().values()),
+    }
+    metrics = Path(run_dir) / METRICS_FILE
+    if metrics.is_file():
+        try:
+            tasks = json.loads(metrics.read_text(encoding="utf-8"))["tasks"]
+            name = "DPR" if options["promptable"] else "backbone"
+            about |= {
+                f"{task}": f"NDCG@10 {tasks[task][name]['ndcg@10']:.4f}"
+                for task in tasks
+                if name in tasks[task]
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            about["metrics"] = f"{METRICS_FILE} is damaged"
+    return about

@@ -1,0 +1,172 @@
+"""Steering for a catalogue that stays as it is: everything that no request changes, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.dpr import DPR
+
+
+class Steering:
+    """The user vectors and scores of a `DPR` in evaluation mode, for the last position alone.
+
+    Training asks `DPR.steer` at every position of a window, and the item vectors change with every
+    step. A server asks at the last position, and they stay: so `Fusion`'s keys and values are
+    tables by item, to which only the states' part is added; and one pass of the backbone gives its
+    scores and its states. What comes out equals `DPR.steered_scores` up to float rounding.
+
+    Not thread-safe: the backbone is watched while it runs (see `_watched`).
+
+    Parameters
+    ----------
+    model : DPR
+
+    Attributes
+    ----------
+    vectors : Tensor ``[n_items, d + s]``
+        What user vectors are multiplied with.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: DPR) -> None:
+        self.model = model
+        self.size = model.backbone.size
+        # Whether the states are what the model picks from, with nothing done to them afterwards.
+        self._passes_on = model.backbone.causal and not getattr(
+            model.backbone.way, "positionwise", True
+        )
+        self.vectors = model.item_vectors()
+        fusion, size = model.fusion, self.size
+        own = torch.cat([self.vectors[:, size:], fusion.own.weight], dim=1)
+        weight = torch.cat([fusion.key.weight, fusion.value.weight])
+        bias = torch.cat([fusion.key.bias, fusion.value.bias])
+        state_size = weight.shape[1] - own.shape[1]
+        self._of_state = weight[:, :state_size].T.contiguous()
+        self._of_item = own @ weight[:, state_size:].T + bias
+
+    @torch.inference_mode()
+    def scores(
+        self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
+    ) -> Tensor:
+        """Scores ``[B, n_items]`` under intents ``[B, V]``; the backbone's own, bit for bit, where
+        an intent is empty or the strength is 0."""
+        scores, states = self._backbone(interaction)
+        rows, moved = self._moved(interaction, states, include, exclude, strength)
+        if len(rows) == len(scores):
+            scores = self.model.own_logits(scores).addmm(moved, self.vectors.T)
+        elif len(rows):
+            scores[rows] = self.model.own_logits(scores[rows]).addmm(moved, self.vectors.T)
+        return scores
+
+    @torch.inference_mode()
+    def parts(
+        self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The summands of `scores`, each ``[B, n_items]``: the backbone's, the shift's, the semantic."""
+        scores, states = self._backbone(interaction)
+        rows, moved = self._moved(interaction, states, include, exclude, strength)
+        base = scores.index_copy(0, rows, self.model.own_logits(scores[rows]))
+        shift, semantic = torch.zeros_like(scores), torch.zeros_like(scores)
+        shift[rows] = moved[:, : self.size] @ self.vectors[:, : self.size].T
+        semantic[rows] = moved[:, self.size :] @ self.vectors[:, self.size :].T
+        return base, shift, semantic
+
+    @torch.inference_mode()
+    def user_vectors(
+        self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
+    ) -> Tensor:
+        """What is multiplied with `vectors`: ``[B, d + s]``; [state ; 0] where nothing is asked.
+
+        Raises
+        ------
+        DPRError
+            If the backbone has no user vector.
+        """
+        if not self.size:
+            raise DPRError(f"{type(self.model.backbone.model).__name__} has no user vectors")
+        states = self.model.states(interaction[self.model.ITEM_SEQ])
+        rows, moved = self._moved(interaction, states, include, exclude, strength)
+        last = states[torch.arange(len(states)), interaction[self.model.ITEM_SEQ_LEN] - 1]
+        users = last.new_zeros(len(last), self.vectors.shape[1])
+        users[:, : self.size] = last
+        return users.index_add(0, rows, moved)
+
+    @torch.inference_mode()
+    def router_weights(self, include: Tensor, exclude: Tensor) -> Tensor:
+        """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
+        return self.model.experts.router(self.model.prompt(include, exclude))
+
+    def _backbone(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
+        """The backbone's scores ``[B, n_items]`` and `DPR.states` ``[B, L, d]``."""
+        backbone = self.model.backbone
+        with _watched(backbone.model) as seen:
+            scores = backbone.scores(interaction)
+        shape = (self.model.max_seq_length, self.size)
+        if self._passes_on and len(seen) == 1 and seen[0].shape[1:] == shape:
+            return scores, seen[0]
+        return scores, self.model.states(interaction[self.model.ITEM_SEQ])
+
+    def _moved(
+        self,
+        interaction: Interaction,
+        states: Tensor,
+        include: Tensor,
+        exclude: Tensor,
+        strength: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The rows that are steered, and strength times [shift ; semantic] for them."""
+        asked = include.any(dim=1) | exclude.any(dim=1)
+        rows = asked.nonzero()[:, 0] if strength else asked.new_zeros(0, dtype=torch.long)
+        if not len(rows):
+            return rows, states.new_zeros(0, self.vectors.shape[1])
+        if len(rows) < len(asked):
+            states, include, exclude = states[rows], include[rows], exclude[rows]
+            interaction = interaction[rows]
+        items = interaction[self.model.ITEM_SEQ]
+        last = interaction[self.model.ITEM_SEQ_LEN] - 1
+        state = states[torch.arange(len(last)), last]
+        prompt = self.model.prompt(include, exclude)
+        attended = self._attend(states, state, items, last, prompt)
+        moved = self.model.experts(torch.cat([state, prompt, attended], dim=1), prompt)
+        moved[:, self.size :] += self.model.semantic(include, exclude)
+        return rows, moved * strength
+
+    def _attend(
+        self, states: Tensor, state: Tensor, items: Tensor, last: Tensor, prompt: Tensor
+    ) -> Tensor:
+        """`Fusion.forward` at the last position: ``[n, d]``."""
+        fusion, heads = self.model.fusion, self.model.fusion.heads
+        key, value = (states @ self._of_state + self._of_item[items]).chunk(2, dim=-1)
+        query = fusion.query(torch.cat([state, prompt], dim=1))
+        distance = last[:, None] - torch.arange(items.shape[1], device=items.device)
+        bias = fusion.recency[:, distance.clamp(min=0)].transpose(0, 1)  # [n, heads, L]
+        bias = bias.masked_fill(distance[:, None] < 0, -torch.inf)
+        query, key, value = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
+        match = torch.einsum("nhd,nlhd->nhl", query, key) / query.shape[-1] ** 0.5
+        return torch.einsum("nhl,nlhd->nhd", (match + bias).softmax(dim=-1), value).flatten(1)
+
+
+@contextmanager
+def _watched(model: Any) -> Iterator[list[Tensor]]:
+    """Collect what a RecBole model's ``gather_indexes`` picks its last states from.
+
+    The model's own method still does the picking, so its scores are untouched.
+    """
+    gather, seen = model.gather_indexes, []
+
+    def watch(output: Tensor, index: Tensor) -> Tensor:
+        seen.append(output)
+        return gather(output, index)
+
+    model.gather_indexes = watch
+    try:
+        yield seen
+    finally:
+        del model.gather_indexes  # the class's own method shows again

@@ -1,0 +1,91 @@
+"""An index finds what the full ranking finds."""
+
+import numpy as np
+import pytest
+
+import recbole_dpr
+from recbole_dpr.errors import DPRError
+from recbole_dpr.serving import index as module
+from recbole_dpr.serving.index import KINDS, FaissIndex, as_distances, sample_users
+
+faiss = pytest.importorskip("faiss")
+HISTORY = ["i1", "i4", "i7", "i2"]
+REQUESTS = ([HISTORY, HISTORY[:1], HISTORY[::-1]], ["something red please", None, "no blue"])
+
+
+@pytest.fixture(scope="module")
+def recommender(trained_run):
+    return recbole_dpr.load(trained_run["run_dir"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [{}, {"exclude_history": True}, {"strength": 0}, {"strength": 2}]
+)
+def test_recommendations_are_those_of_the_full_ranking(
+    trained_run, recommender, tmp_path, kind, options
+):
+    FaissIndex.build(recommender.item_vectors(), kind, sample_users(recommender)).save(
+        tmp_path / "i"
+    )
+    index = FaissIndex.load(tmp_path / "i")
+    assert index.kind == kind
+    quick = recbole_dpr.load(trained_run["run_dir"], index=index)
+    for found, expected in zip(
+        quick.recommend(*REQUESTS, k=5, **options),
+        recommender.recommend(*REQUESTS, k=5, **options),
+        strict=True,
+    ):
+        assert [token for token, _ in found] == [token for token, _ in expected]
+        assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-5)
+
+
+def test_everything_can_be_asked_for(trained_run, recommender):
+    vectors = recommender.item_vectors()
+    quick = recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(vectors, "exact"))
+    (answer,) = quick.recommend([HISTORY], ["red"], k=24, exclude_history=True)
+    assert {token for token, _ in answer} == {f"i{n}" for n in range(24)} - {*HISTORY}
+
+
+@pytest.mark.parametrize(("kind", "least"), [("ivf", 0.9), ("hnsw", 0.95)])
+def test_recall_over_many_items_whose_directions_differ_in_length(kind, least):
+    rng = np.random.default_rng(1)
+    scale = np.float32([10.0] * 8 + [1.0] * 8)
+    items = rng.standard_normal((20_001, 16), dtype=np.float32) / scale
+    users = rng.standard_normal((300, 16), dtype=np.float32) * scale
+    truth = FaissIndex.build(items, "exact").search(users[200:], 100)
+    found = FaissIndex.build(items, kind, users[:200]).search(users[200:], 100)
+    recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(found, truth, strict=True)])
+    assert recall > least
+
+
+def test_distances_rank_as_inner_products():
+    rng = np.random.default_rng(2)
+    items, users = (
+        rng.standard_normal((n, 5)).astype(np.float32) * [1, 2, 9, 1, 5] for n in (40, 30)
+    )
+    placed, turn = as_distances(items.astype(np.float32), users)
+    asked = users @ turn.T
+    distances = np.square(asked[:, None] - placed[None]).sum(axis=2)
+    assert (distances.argsort(axis=1) == (-(users @ items.T)).argsort(axis=1)).all()
+    assert np.square(placed).sum(axis=1) == pytest.approx(np.square(placed[0]).sum(), rel=1e-4)
+
+
+def test_wrong_indexes_are_named(recommender, trained_run, tmp_path, monkeypatch):
+    vectors = recommender.item_vectors()
+    with pytest.raises(DPRError, match="unknown kind of index 'hsnw'; did you mean 'hnsw'"):
+        FaissIndex.build(vectors, "hsnw")
+    with pytest.raises(DPRError, match="needs a sample of user vectors"):
+        FaissIndex.build(vectors, "hnsw")
+    with pytest.raises(DPRError, match="there is no index"):
+        FaissIndex.load(tmp_path / "nowhere")
+    (tmp_path / "no_index").write_text("nonsense")
+    with pytest.raises(DPRError, match="is no faiss index, or damaged"):
+        FaissIndex.load(tmp_path / "no_index")
+    with pytest.raises(DPRError, match="cannot write the index"):
+        FaissIndex.build(vectors, "exact").save(tmp_path / "no" / "folder")
+    with pytest.raises(DPRError, match="the index is of another run"):
+        recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(vectors[:-1], "exact"))
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(DPRError, match=r"pip install 'recbole_dpr\[faiss\]'"):
+        module.import_faiss()
