@@ -22,7 +22,14 @@ from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import KINDS, PromptedTask, PromptTable, prompted_tasks
+from recbole_dpr.data.prompts import (
+    KINDS,
+    PromptedTask,
+    PromptTable,
+    known_intents,
+    logged_task,
+    prompted_tasks,
+)
 from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
@@ -280,7 +287,12 @@ def measure(
     split = loader.dataset
     prompts = PromptTable(len(split.attributes))
     tasks = prompted_tasks(split, phrasebook, prompts, config["task_seed"])
-    if isinstance(model, DPR):
+    promptable = isinstance(model, DPR)
+    labelled = all(intent is not None for _, intent in split.logged)
+    if split.logged and (labelled or promptable):
+        logged = known_intents(split.logged, model.read if promptable else None)
+        tasks += [task for task in [logged_task(split, logged, prompts)] if len(task.rows)]
+    if promptable:
         model.set_prompts(prompts.texts)
     metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, sampler=loader._sampler)
     return metrics, ranks, tasks, prompts

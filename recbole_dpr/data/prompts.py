@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -186,6 +186,28 @@ def prompted_tasks(
     return tasks
 
 
+def known_intents(
+    logged: Sequence[tuple[str, Intent | None]],
+    read: Callable[[list[str]], tuple[Tensor, Tensor]] | None,
+) -> list[tuple[str, Intent]]:
+    """A data set's prompts; where the file says no intent, the one that is read.
+
+    Parameters
+    ----------
+    read : callable or None
+        As `DPR.read`; not needed where every intent is known.
+    """
+    open_ones = [text for text, intent in logged if intent is None]
+    answers: Iterator[Intent] = iter(())
+    if open_ones:
+        assert read is not None
+        answers = iter(
+            Intent(tuple(wanted.nonzero()[:, 0].tolist()), tuple(unwanted.nonzero()[:, 0].tolist()))
+            for wanted, unwanted in zip(*read(open_ones), strict=True)
+        )
+    return [(text, next(answers) if intent is None else intent) for text, intent in logged]
+
+
 def logged_task(
     split: PromptDataset, logged: Sequence[tuple[str, Intent]], prompts: PromptTable
 ) -> PromptedTask:
@@ -237,13 +259,37 @@ def made_prompts(
     return table
 
 
+@dataclass(frozen=True)
+class LoggedIntents:
+    """What the prompts of a data set ask for, by the numbers in `LOGGED_FIELD`.
+
+    Parameters
+    ----------
+    include, exclude : BoolTensor ``[n, V]``
+    """
+
+    include: Tensor
+    exclude: Tensor
+
+    @classmethod
+    def of(cls, logged: Sequence[tuple[str, Intent]], n_values: int) -> LoggedIntents:
+        """From the prompts of a data set, every intent known."""
+        sides = ([getattr(i, side) for _, i in logged] for side in ("include", "exclude"))
+        return cls(*(one_hot(side, n_values) for side in sides))
+
+
 def target_intents(
-    attributes: Attributes, item_lists: Tensor, targets: Tensor, mix: dict[str, Any]
+    attributes: Attributes,
+    item_lists: Tensor,
+    targets: Tensor,
+    mix: dict[str, Any],
+    logged: Tensor | None = None,
+    known: LoggedIntents | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw an intent for every target of a batch of training windows (global torch generator).
 
     A target for which the drawn kind has no valid value keeps the side that it has; where nothing is
-    left it is not asked at all.
+    left it is not asked at all. A target that came with a prompt of its own is asked that.
 
     Parameters
     ----------
@@ -251,6 +297,8 @@ def target_intents(
         A window's items, and the item that follows each position (0: no target there).
     mix : dict
         Shares of positive, negative and compound.
+    logged : LongTensor ``[B, L]``, optional
+        Numbers of the prompts that the targets came with, 0 for none; `known` says what they ask for.
 
     Returns
     -------
@@ -266,6 +314,10 @@ def target_intents(
     kind = torch.multinomial(shares, len(wanted), replacement=True)
     include = _marks(wanted.where(kind != 1, -1), len(attributes))
     exclude = _marks(unwanted.where(kind != 0, -1), len(attributes))
+    if logged is not None and known is not None:
+        numbers = logged[where]
+        own = numbers > 0
+        include[own], exclude[own] = known.include[numbers[own]], known.exclude[numbers[own]]
     asked = include.any(dim=1) | exclude.any(dim=1)
     where = where.clone()
     where[where.clone()] = asked

@@ -11,10 +11,11 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_dpr.data.dataset import ROW_FIELD, PromptDataset, cut
+from recbole_dpr.data.dataset import LOGGED_FIELD, ROW_FIELD, PromptDataset, cut
 from recbole_dpr.errors import DPRError
 
 TARGET_LIST = "target_list"
+LOGGED_LIST = "logged_prompt_list"
 WINDOW = "window"
 
 
@@ -47,7 +48,8 @@ class WindowLoader:
     ------
     Interaction
         ``window [B]`` (its number), ``user_id [B]``, ``item_id_list [B, L]``, ``item_length [B]`` and
-        ``target_list [B, L]``: the item that follows each position, 0 where there is no loss.
+        ``target_list [B, L]``: the item that follows each position, 0 where there is no loss. Where the
+        data set has prompts of its own, also ``logged_prompt_list [B, L]``: the target's, 0 for none.
     """
 
     def __init__(
@@ -125,16 +127,17 @@ class WindowLoader:
         length = last - start
         targets = cut(items, start + 1, length, self.length)
         targets[start[:, None] + 1 + torch.arange(self.length) < first[:, None]] = 0
-        list_field = dataset.iid_field + self.config["LIST_SUFFIX"]
-        return Interaction(
-            {
-                WINDOW: numbers,
-                dataset.uid_field: dataset.history[dataset.uid_field][last],
-                list_field: cut(items, start, length, self.length),
-                dataset.item_list_length_field: length,
-                TARGET_LIST: targets,
-            }
-        )
+        batch = {
+            WINDOW: numbers,
+            dataset.uid_field: dataset.history[dataset.uid_field][last],
+            dataset.iid_field + self.config["LIST_SUFFIX"]: cut(items, start, length, self.length),
+            dataset.item_list_length_field: length,
+            TARGET_LIST: targets,
+        }
+        if LOGGED_FIELD in dataset.history:
+            logged = cut(dataset.history[LOGGED_FIELD], start + 1, length, self.length)
+            batch[LOGGED_LIST] = logged * (targets > 0)
+        return Interaction(batch)
 
 
 class PrefixWindows(WindowLoader):

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from recbole_dpr.data.prompts import PromptedTask, PromptTable
 
 # Where the figures of each kind of phrases stand in metrics.json.
-PARTS = {"unseen": "tasks", "train": "tasks_seen_phrases", "hard": "tasks_hard_phrases"}
+PARTS = {
+    "unseen": "tasks",
+    "train": "tasks_seen_phrases",
+    "hard": "tasks_hard_phrases",
+    "logged": "tasks_logged",
+}
 
 
 @torch.no_grad()

@@ -53,6 +53,9 @@ SEEN = "The same users and wishes, in phrases that training used."
 HARD = """The same users and wishes, in phrases of which not only the frame but mostly also the words of
 wanting and not wanting are held out of training."""
 
+LOGGED = """The test interactions that came with a prompt of the data set's own. Where its file does not say what
+a prompt asks for, the filters go by what the model reads."""
+
 SLICES = """\
 On habit: the prompt's value has at least the median share of its user's history; off habit: less."""
 
@@ -175,9 +178,9 @@ def write_report(
         plots["Training curves"] = plot_training(training, run_dir / "plots" / "training.png")
     if router:
         plots["Router weights"] = plot_router(router, run_dir / "plots" / "router.png")
-    seen, hard = (
+    seen, hard, logged = (
         {name: f for name, f in metrics.get(part, {}).items() if name != "standard"}
-        for part in ("tasks_seen_phrases", "tasks_hard_phrases")
+        for part in ("tasks_seen_phrases", "tasks_hard_phrases", "tasks_logged")
     )
     parts = [
         f"# {names['model']} on {names['dataset']}",
@@ -191,6 +194,8 @@ def write_report(
         parts += ["## Result on seen phrases", SEEN, _table(seen, k)]
     if hard:
         parts += ["## Result on hard phrases", HARD, _table(hard, k)]
+    if logged:
+        parts += ["## Result on logged prompts", LOGGED, _table(logged, k)]
     if metrics["slices"]:
         parts += ["## On habit and off habit (unseen phrases)", SLICES]
         parts += [_table(_sliced(metrics["slices"]), k)]

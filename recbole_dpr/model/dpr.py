@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from recbole_dpr.data.alignment import AlignmentBatch
 from recbole_dpr.data.attributes import Attributes
-from recbole_dpr.data.prompts import target_intents
-from recbole_dpr.data.windows import TARGET_LIST
+from recbole_dpr.data.prompts import LoggedIntents, target_intents
+from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion
@@ -93,6 +93,7 @@ class DPR(SequentialRecommender):
             # How much the own scores weigh against the semantic part: not all models train theirs as
             # logits of a softmax.
             self.log_weight = nn.Parameter(torch.zeros(()))
+        self.logged: LoggedIntents | None = None
         self._texts: list[str] = []
         self.set_prompts([""])
         self._frozen = False
@@ -247,10 +248,14 @@ class DPR(SequentialRecommender):
     def prompted_loss(self, interaction: Interaction, frozen: Tensor) -> Tensor:
         """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn.
 
-        ``frozen`` is the `frozen_part` of the batch.
+        A target that came with a logged prompt has the intent of that one. ``frozen`` is the
+        `frozen_part` of the batch.
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
-        where, include, exclude = target_intents(self.attributes, items, targets, self.task_mix)
+        own = interaction.interaction.get(LOGGED_LIST)
+        where, include, exclude = target_intents(
+            self.attributes, items, targets, self.task_mix, own, self.logged
+        )
         states = frozen if self.backbone.size else self.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
         if not self.backbone.size:

@@ -97,11 +97,9 @@ def load_model(
         else:
             built = build_plain(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
-        if isinstance(error, DPRError):
-            raise
+        reason = error if isinstance(error, DPRError) else f"{type(error).__name__}: {error}"
         raise DPRError(
-            f"no model can be built from {run_dir / CONFIG_FILE} ({type(error).__name__}: {error}): "
-            "use another run"
+            f"no model can be built from {run_dir / CONFIG_FILE} ({reason}): use another run"
         ) from error
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()

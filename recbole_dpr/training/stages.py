@@ -17,7 +17,7 @@ from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.loading import PrefixLoader
-from recbole_dpr.data.prompts import made_prompts
+from recbole_dpr.data.prompts import LoggedIntents, known_intents, made_prompts
 from recbole_dpr.data.windows import WINDOW, PrefixWindows, WindowLoader
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR
@@ -161,6 +161,9 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         windows = WindowLoader(config, dataset, options.batch_size, fixed_cuts=True)
     else:
         windows = PrefixWindows(config, dataset, options.batch_size, options.prefixes)
+    if dataset.logged:
+        logged = known_intents(dataset.logged, model.read)
+        model.logged = LoggedIntents.of(logged, len(model.attributes))
     frozen = FrozenParts(model, windows)
     return Stage(
         3,

@@ -1,15 +1,22 @@
 """A data set's own prompts: what users really asked."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from recbole_dpr import run_recbole_dpr
 from recbole_dpr.data.dataset import LOGGED_FIELD
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.loading import load_data
-from recbole_dpr.data.prompts import PromptTable, logged_task
+from recbole_dpr.data.prompts import LoggedIntents, PromptTable, logged_task, target_intents
+from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST, WindowLoader
 from recbole_dpr.errors import DPRError
 
 HEADER = "prompt_id:token\tprompt:token_seq\tinclude:token_seq\texclude:token_seq\n"
-ROWS = "p1\tmake it red\tred\t\np2\tnothing blue, nothing green\t\tblue green\np3\thello there\t\t\n"
+ROWS = (
+    "p1\tmake it red\tred\t\np2\tnothing blue, nothing green\t\tblue green\np3\thello there\t\t\n"
+)
 
 
 @pytest.fixture
@@ -53,6 +60,46 @@ def test_the_task_asks_each_row_its_own_prompt(log, tiny_config):
     texts = [data.whole.logged[n][0] for n in split.inter_feat[LOGGED_FIELD].tolist()]
     assert [prompts.texts[i] for i in task.prompt_ids.tolist()] == texts
     assert len(task.rows) == len(split) and task.left_out == 0
+
+
+def test_a_target_that_came_with_a_prompt_is_trained_with_it(log, tiny_config):
+    log()
+    config = tiny_config()
+    data = load_data(config)
+    attributes, logged = data.whole.attributes, data.whole.logged
+    known = LoggedIntents.of(logged, len(attributes))
+    batch = next(iter(WindowLoader(config, data.train, 64)))
+    items, targets, numbers = (batch[f] for f in ("item_id_list", TARGET_LIST, LOGGED_LIST))
+    assert ((numbers > 0) <= (targets > 0)).all() and numbers.any()
+    mix = config["task_mix"]
+    where, include, exclude = target_intents(attributes, items, targets, mix, numbers, known)
+    for number, (_, intent) in list(enumerate(logged))[1:]:
+        rows = numbers[where] == number
+        if intent == Intent():  # "hello there" asks for nothing, so these are not steered
+            assert not rows.any()
+        else:
+            wanted, unwanted = known.include[number], known.exclude[number]
+            assert rows.any()
+            assert (include[rows] == wanted).all() and (exclude[rows] == unwanted).all()
+
+
+def test_a_run_trains_with_them_and_reports_them(log, tiny_options):
+    log()
+    result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options)
+    metrics = json.loads((Path(result["run_dir"]) / "metrics.json").read_text())
+    figures = metrics["tasks_logged"]["logged"]
+    assert set(figures) >= {"DPR", "backbone", "filter"}
+    assert figures["DPR"]["users"] == 40
+    assert figures["filter"]["satisfied@10"] > figures["backbone"]["satisfied@10"]
+    assert "logged prompts" in (Path(result["run_dir"]) / "report.md").read_text()
+
+
+def test_what_a_file_leaves_open_is_read(log, tiny_options):
+    log("prompt_id:token\tprompt:token_seq\na\tI want red\n", ids=("a",))
+    result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options)
+    metrics = json.loads((Path(result["run_dir"]) / "metrics.json").read_text())
+    # The shipped reader knows what "I want red" asks for, so the filter leaves red things alone on top.
+    assert metrics["tasks_logged"]["logged"]["filter"]["satisfied@10"] == 1
 
 
 def test_interactions_as_recbole_sees_them_have_no_prompt(log, tiny_config):
