@@ -1,0 +1,181 @@
+"""Sentences whose intent is known, as many as the training of the shipped reader asks for.
+
+Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `contrast.yaml`, and, for films, of the
+other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.phrasefile import NEEDED, SLOT, frame
+from recbole_dpr.files import properties_dir, read_yaml
+
+HERE = Path(__file__).resolve().parent
+OF_FILMS = re.compile(
+    r"film|movie|watch|cinema|screen|popcorn|actor|actress|scene|see |title\}", re.IGNORECASE
+)
+TITLE = "⟨title⟩"  # stands for {title} until a film's title takes its place
+PARTS = (0.66, 0.26, 0.08)  # chances of one, two, three things said in one prompt
+KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
+LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
+COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
+CONTRAST = 3  # how often a sentence of tricky polarity is drawn for one of the others
+IMPLIED = 0.2  # share of positive and negative parts that name no genre
+ROUGH = {
+    "joined": 0.15,
+    "small_talk": 0.1,
+    "lower": 0.3,
+    "no_stop": 0.3,
+    "capital": 0.3,
+    "typo": 0.08,
+}
+HESITATES = 0.1
+FILLERS = ("um", "uh", "like", "you know", "well", "I mean", "hmm", "so", "er", "I guess")
+
+
+class Sentences:
+    """Draws prompts over the values of one domain, with their intents.
+
+    Parameters
+    ----------
+    name : str
+        "movies" or "generic". The generic one takes phrases that speak of no film.
+    values : list of str
+    titles : list of str
+        Film titles; they ask for nothing.
+    contrast : bool
+        Whether to take the sentences of tricky polarity (`contrast.yaml`).
+    kept_out : float
+        Share of the implied wishes that is never drawn but by `implied`, to measure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: list[str],
+        titles: Sequence[str] = (),
+        contrast: bool = True,
+        kept_out: float = 0.1,
+    ) -> None:
+        path = properties_dir() / "phrasebook" / f"{name}.yaml"
+        content = read_yaml(path)
+        allowed = _Allowed(content)
+        for source, weight in {"phrases": 1, "contrast": CONTRAST if contrast else 0}.items():
+            for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
+                content[kind]["train"] += weight * [
+                    pattern.replace("{title}", TITLE)
+                    for pattern in patterns
+                    if (name == "movies" or not OF_FILMS.search(pattern)) and allowed(pattern)
+                ]
+        content["sampling"]["train"] = {**ROUGH, "synonym": 0.5 if name == "movies" else 0.0}
+        self._implied: dict[str, list[tuple[int, str]]] = {"positive": [], "negative": []}
+        if name == "movies":
+            for value, synonyms in read_yaml(HERE / "names.yaml").items():
+                content["names"][value].setdefault("synonyms", {}).setdefault("train", [])
+                content["names"][value]["synonyms"]["train"] += synonyms
+            for value, sides in read_yaml(HERE / "implied.yaml").items():
+                for side, said in sides.items():
+                    self._implied[side] += [
+                        (values.index(value), text.replace("{title}", TITLE)) for text in said
+                    ]
+        self.book = Phrasebook(content, values, str(path))
+        self._titles = list(titles)
+        self._n_values = len(values)
+        split = np.random.default_rng(0)
+        self.measured_implied: list[tuple[str, Intent]] = []
+        for side, said in self._implied.items():
+            out = split.random(len(said)) < kept_out
+            for (value, text), is_out in zip(said, out, strict=True):
+                if is_out:
+                    intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
+                    self.measured_implied.append((self._titled(text, split), intent))
+            self._implied[side] = [x for x, is_out in zip(said, out, strict=True) if not is_out]
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
+        """One prompt, and what it asks for."""
+        values = rng.permutation(self._n_values).tolist()
+        include: list[int] = []
+        exclude: list[int] = []
+        parts = []
+        for part in range(1 + int(rng.choice(3, p=PARTS))):
+            kinds = LATER if part else KINDS
+            kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+            text, wanted, unwanted = self._part(kind, values, rng)
+            parts.append(text)
+            include += wanted
+            exclude += unwanted
+        if len(parts) > 1:
+            parts = [parts[i] for i in rng.permutation(len(parts))]
+        text = self._titled(" ".join(_ended(part, rng) for part in parts), rng)
+        if rng.random() < HESITATES:
+            text = hesitate(text, rng)
+        return text, Intent(tuple(sorted(include)), tuple(sorted(exclude)))
+
+    def _part(
+        self, kind: str, values: list[int], rng: np.random.Generator
+    ) -> tuple[str, list[int], list[int]]:
+        """Say one thing, of values that are taken off the list: the text, wanted, unwanted."""
+        if kind == "neutral":
+            return self.book.neutral("train", rng), [], []
+        if self._implied.get(kind) and rng.random() < IMPLIED:
+            value, text = self._implied[kind][int(rng.integers(len(self._implied[kind])))]
+            if value in values:
+                values.remove(value)
+                return (text, [value], []) if kind == "positive" else (text, [], [value])
+        counts = 1 + rng.choice(3, size=2, p=COUNTS)
+        wanted = [values.pop() for _ in range(counts[0] if kind != "negative" else 0)]
+        unwanted = [values.pop() for _ in range(counts[1] if kind != "positive" else 0)]
+        return (
+            self.book.prompt(Intent(tuple(wanted), tuple(unwanted)), "train", rng),
+            wanted,
+            unwanted,
+        )
+
+    def _titled(self, text: str, rng: np.random.Generator) -> str:
+        while TITLE in text:
+            text = text.replace(TITLE, self._titles[int(rng.integers(len(self._titles)))], 1)
+        return text
+
+
+class _Allowed:
+    """Whether a phrase may be trained on: it shares no frame with, nor held-out words of, the book."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self._own = {frame(x) for kind in NEEDED for split in content[kind].values() for x in split}
+        words = content.get("held_out", [])
+        self._held_out = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words]
+
+    def __call__(self, pattern: str) -> bool:
+        said = SLOT.sub(r" \4 ", pattern)
+        new = frame(pattern) not in self._own
+        self._own.add(frame(pattern))
+        return new and not any(word.search(said) for word in self._held_out)
+
+
+def film_titles() -> list[str]:
+    """The titles of MovieLens-100K, which RecBole carries, with and without their years."""
+    path = files("recbole") / "dataset_example" / "ml-100k" / "ml-100k.item"
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    return [title for _, title, year, *_ in rows for title in (title, f"{title} ({year})")]
+
+
+def hesitate(text: str, rng: np.random.Generator) -> str:
+    """Put a filler or two between the words, as speech has them."""
+    words = text.split(" ")
+    for _ in range(1 + int(rng.integers(2))):
+        words.insert(int(rng.integers(len(words))), FILLERS[int(rng.integers(len(FILLERS)))])
+    return " ".join(words)
+
+
+def _ended(part: str, rng: np.random.Generator) -> str:
+    marked = part[-1] in ".!?," or rng.random() < 0.25
+    return part if marked else part + "."
