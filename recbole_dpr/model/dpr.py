@@ -62,6 +62,7 @@ class DPR(SequentialRecommender):
         super().__init__(config, dataset)
         self.prompt_field = config["PROMPT_ID_FIELD"]
         self.task_mix = config["task_mix"]
+        self.strength: float = config["strength"]
         self.attributes: Attributes = dataset.attributes
         self.encoder = encoder
         self.backbone = Backbone(recbole_model(config, dataset))
@@ -191,14 +192,14 @@ class DPR(SequentialRecommender):
         return self.steered_scores(interaction, include, exclude)
 
     def steered_scores(self, interaction: Interaction, include: Tensor, exclude: Tensor) -> Tensor:
-        """Scores ``[B, n_items]`` under intents ``[B, V]``.
+        """Scores ``[B, n_items]`` under intents ``[B, V]``, steered by option ``strength``.
 
         Written as the sum of own scores and two products, so that rows with an empty intent keep the
         backbone's scores bit for bit: one longer product would round differently.
         """
         scores = self.backbone_scores(interaction)
         rows = (include.any(dim=1) | exclude.any(dim=1)).nonzero()[:, 0]
-        if len(rows):
+        if len(rows) and self.strength:
             items = interaction[self.ITEM_SEQ][rows]
             last = interaction[self.ITEM_SEQ_LEN][rows] - 1
             where = torch.arange(items.shape[1], device=items.device) == last[:, None]
@@ -206,7 +207,8 @@ class DPR(SequentialRecommender):
             states = self.states(items, users)
             shift, semantic = self.steer(states, items, where, include[rows], exclude[rows])
             moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.items().T
-            scores = scores.index_copy(0, rows, self.own_logits(scores[rows]) + moved)
+            steered = self.own_logits(scores[rows]) + self.strength * moved
+            scores = scores.index_copy(0, rows, steered)
         return scores
 
     def own_logits(self, scores: Tensor) -> Tensor:

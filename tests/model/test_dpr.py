@@ -54,6 +54,22 @@ def test_an_intent_that_is_read_moves_scores_and_leaves_the_rows_beside_it_alone
 
 
 @torch.no_grad()
+def test_strength_scales_what_a_prompt_moves(built):
+    model, data = built
+    batch = ask(data, 0)
+    include = torch.zeros(len(batch), 3)
+    include[:, 0] = 1
+    alone = model.backbone_scores(batch)
+
+    def scores(strength):
+        model.strength = strength
+        return model.steered_scores(batch, include, torch.zeros_like(include))
+
+    assert torch.equal(scores(0.0), alone)
+    assert torch.allclose(scores(2.0) - alone, 2 * (scores(1.0) - alone), atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
 def test_a_blank_prompt_asks_for_nothing(tiny_config, text):
     model, data = build(tiny_config, "DPR-SASRec")
