@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         given = {ITEMS: item_seq, LENGTHS: lengths, USERS: users}
         return self.model(*(given[name] for name in self.way.forward))
 
-    def positions(self, item_seq: Tensor) -> Tensor | None:
+    def positions(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor | None:
         """The state at every position, ``[B, L, size]``, or None where the model has only the last.
 
         RecBole's models pick the last position with ``gather_indexes``. Where that is the last thing
@@ -105,7 +105,7 @@ class Backbone(nn.Module):
         """
         assert isinstance(self.way, Vector)
         with _gathering(self.model, pick=not self.way.positionwise) as gathered:
-            output = self.user_vectors(item_seq)
+            output = self.user_vectors(item_seq, users)
         if self.way.positionwise:
             return output
         return gathered[-1][0] if gathered and gathered[-1][1] is output else None
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
         behind the vectors of the items before it.
         """
         if self.causal:
-            states = self.positions(item_seq)
+            states = self.positions(item_seq, users)
             assert states is not None
             return states
         states = self.item_vectors()[item_seq]
@@ -182,7 +182,8 @@ class Backbone(nn.Module):
         """Cross entropy over the catalogue at every target of a batch of windows."""
         targets = interaction[TARGET_LIST]
         where = targets > 0
-        states = self.states(interaction[self.model.ITEM_SEQ])[where]
+        users = interaction[self.model.USER_ID]
+        states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
 
 
