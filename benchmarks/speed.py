@@ -8,7 +8,8 @@ RecBole's side is its own data set, loader, trainer and model, with its own batc
 user gets them. That includes autograd's anomaly detection, which importing RecBole's models turns on;
 `recbole_plain_s` is the same without. Ours is stage 1. Both train the same class with the same
 options, in turn, `--rounds` times: a whole epoch of ours, then `--share` of the batches of one of
-RecBole's, from which its epoch is reckoned. Medians are reported.
+RecBole's, from which its epoch is reckoned. Medians are reported. A model that is not causal trains on prefixes on both
+sides, and `--share` of ours is timed, too.
 
 `dataset_ratio` compares the memory that the tensors of the built training split take.
 
