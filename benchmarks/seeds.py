@@ -35,12 +35,16 @@ VERSIONS = ("recbole", "torch", "transformers", "numpy")
 Record = dict[str, Any]
 
 
-def run(model: str, dataset: str, seed: int, options: list[str]) -> Record:
-    """Run one model with one seed; returns its record."""
+def run(model: str, dataset: str, seed: int, options: list[str] | dict[str, Any]) -> Record:
+    """Run one model with one seed; returns its record.
+
+    ``options`` are texts of a command line, or values by name.
+    """
     from recbole_dpr import run_recbole_dpr
 
-    line = [f"--seed={seed}", "--show_progress=False", *options]
-    result = run_recbole_dpr(model, dataset, command_line=line)
+    named = options if isinstance(options, dict) else {}
+    line = [f"--seed={seed}", "--show_progress=False", *([] if named else options)]
+    result = run_recbole_dpr(model, dataset, config_dict=named, command_line=line)
     run_dir = Path(result["run_dir"])
     record = json.loads((run_dir / "metrics.json").read_text())
     history = json.loads((run_dir / "training.json").read_text())

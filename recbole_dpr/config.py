@@ -94,7 +94,7 @@ class DPRConfig(Config):
     ----------
     model : str or type, optional
         `DPR-<Backbone>` or the name of a RecBole sequential model, upper and lower case being the
-        same; or a SequentialRecommender class of your own. A class takes its defaults from the
+        same; or a SequentialRecommender class of your own, over which DPR runs. It takes its defaults from the
         RecBole model that it derives from, and may declare further options in a dict
         `default_options`. Without a model: option `model` of the layers above.
     dataset : str, optional

@@ -63,7 +63,8 @@ def run_recbole_dpr(
     Parameters
     ----------
     model : str or type, optional
-        "DPR-<Backbone>", a plain RecBole sequential model, or a class; see `DPRConfig`.
+        "DPR-<Backbone>", a plain RecBole sequential model, or a class of your own to run DPR over; see
+        `DPRConfig`.
     dataset : str, optional
     config_file_list, config_dict, command_line : optional
         Options, weakest first.

@@ -15,7 +15,8 @@ from recbole_dpr.options import COMPARISONS, WORDS, layered_options, read_option
 FOLDER = properties_dir()
 OVERALL, DPR = FOLDER / "overall.yaml", FOLDER / "model" / "DPR.yaml"
 DATASETS = sorted((FOLDER / "dataset").glob("*.yaml"))
-FILES = [OVERALL, DPR, *DATASETS]
+BACKBONES = sorted({*(FOLDER / "model").glob("*.yaml")} - {DPR})
+FILES = [OVERALL, DPR, *BACKBONES, *DATASETS]
 # The protocol stands in overall.yaml although RecBole's sequential defaults are the same: some of
 # RecBole's models bring others, and figures are to be comparable between all.
 PROTOCOL = {"eval_args", "repeatable", "metrics"}
@@ -55,6 +56,11 @@ def test_every_default_lives_once():
     assert not dpr.keys() & recbole.keys(), "an option of RecBole's belongs into overall.yaml"
     for name in (overall.keys() & recbole.keys()) - PROTOCOL:
         assert overall[name] != recbole[name], f"{name} has RecBole's default: leave it to RecBole"
+    for file in BACKBONES:
+        own = read_yaml(recbole_dir() / "properties" / "model" / file.name)
+        for name, value in read_yaml(file).items():
+            weaker = {**recbole, **own, **overall, **dpr}
+            assert value != weaker[name], f"{file.name} repeats the default of {name}"
     for file in DATASETS:
         for name, value in read_yaml(file).items():
             weaker = {**recbole, **overall, **dpr}

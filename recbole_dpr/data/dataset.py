@@ -212,6 +212,7 @@ class PromptDataset(SequentialDataset):
         pairs = {
             field: torch.cat([self.inter_feat[field], values[first]])
             for field, values in self.history.items()
+            if field in self.inter_feat  # DIEN's negative histories are not
         }
         return self._create_sparse_matrix(
             Interaction(pairs), self.uid_field, self.iid_field, form, value_field

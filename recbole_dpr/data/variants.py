@@ -57,6 +57,14 @@ class KnowledgeDataset(PromptDataset, KnowledgeBasedDataset):
                 )
         super()._load_data(token, dataset_path)
 
+    def _preload_weight_matrix(self) -> None:
+        try:
+            super()._preload_weight_matrix()
+        except ValueError as error:
+            raise DPRError(
+                f"{error}: set preload_weight and load_col to columns that fit"
+            ) from error
+
     def get_preload_weight(self, field: str) -> np.ndarray:
         """As RecBole's, in the precision of the model: RecBole 1.2.1's KSR fails on its float64."""
         return super().get_preload_weight(field).astype(np.float32)

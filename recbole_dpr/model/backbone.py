@@ -16,7 +16,8 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.ways import ITEMS, LENGTHS, USERS, Scores, Vector, Way, embeddings, way_of
 
-PAIRS = 4096  # of a history and an item that a model scores at once which scores single items
+PAIRS = 4096  # of a history and an item, that a model which scores single items scores at once
+KEPT = 4096  # histories whose scores of single items are kept
 
 
 class Backbone(nn.Module):
@@ -49,6 +50,7 @@ class Backbone(nn.Module):
     def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
         self.model = model
+        self._kept: dict[Any, Tensor] = {}
         self.way: Way = way_of(type(model))
         name = type(model).__name__
         if isinstance(self.way, Scores):
@@ -95,7 +97,7 @@ class Backbone(nn.Module):
         given = {ITEMS: item_seq, LENGTHS: lengths, USERS: users}
         return self.model(*(given[name] for name in self.way.forward))
 
-    def positions(self, item_seq: Tensor) -> Tensor | None:
+    def positions(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor | None:
         """The state at every position, ``[B, L, size]``, or None where the model has only the last.
 
         RecBole's models pick the last position with ``gather_indexes``. Where that is the last thing
@@ -103,7 +105,7 @@ class Backbone(nn.Module):
         """
         assert isinstance(self.way, Vector)
         with _gathering(self.model, pick=not self.way.positionwise) as gathered:
-            output = self.user_vectors(item_seq)
+            output = self.user_vectors(item_seq, users)
         if self.way.positionwise:
             return output
         return gathered[-1][0] if gathered and gathered[-1][1] is output else None
@@ -115,7 +117,7 @@ class Backbone(nn.Module):
         behind the vectors of the items before it.
         """
         if self.causal:
-            states = self.positions(item_seq)
+            states = self.positions(item_seq, users)
             assert states is not None
             return states
         states = self.item_vectors()[item_seq]
@@ -148,15 +150,27 @@ class Backbone(nn.Module):
         return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
 
     def _score_singly(self, interaction: Interaction) -> Tensor:
-        n_items, rows = self.model.n_items, max(1, PAIRS // self.model.n_items)
-        catalogue = torch.arange(n_items, device=interaction[self.model.ITEM_SEQ].device)
-        parts = []
-        for begin in range(0, len(interaction), rows):
-            part = interaction[slice(begin, begin + rows)]
-            pairs = part.repeat_interleave(n_items)
-            pairs[self.model.ITEM_ID] = catalogue.repeat(len(part))
-            parts.append(self.model.predict(pairs).view(len(part), n_items))
-        return torch.cat(parts)
+        # A catalogue times over the model's work: while nothing can change the answer, it is kept.
+        frozen = not any(weight.requires_grad for weight in self.model.parameters())
+        if not frozen or self.training or len(self._kept) > KEPT:
+            self._kept.clear()
+        users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
+        keys = [
+            (user, tuple(history))
+            for user, history in zip(users.tolist(), items.tolist(), strict=True)
+        ]
+        new = [row for row, key in enumerate(keys) if key not in self._kept]
+        for begin in range(0, len(new), rows := max(1, PAIRS // self.model.n_items)):
+            some = new[begin : begin + rows]
+            for row, scores in zip(some, self._score_pairs(interaction[some]), strict=True):
+                self._kept[keys[row]] = scores
+        return torch.stack([self._kept[key] for key in keys])
+
+    def _score_pairs(self, interaction: Interaction) -> Tensor:
+        catalogue = torch.arange(self.model.n_items, device=interaction[self.model.ITEM_SEQ].device)
+        pairs = interaction.repeat_interleave(len(catalogue))
+        pairs[self.model.ITEM_ID] = catalogue.repeat(len(interaction))
+        return self.model.predict(pairs).view(len(interaction), len(catalogue))
 
     def training_loss(self, interaction: Interaction) -> Any:
         """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
@@ -168,7 +182,8 @@ class Backbone(nn.Module):
         """Cross entropy over the catalogue at every target of a batch of windows."""
         targets = interaction[TARGET_LIST]
         where = targets > 0
-        states = self.states(interaction[self.model.ITEM_SEQ])[where]
+        users = interaction[self.model.USER_ID]
+        states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from recbole_dpr.data.dataset import ROW_FIELD
-from recbole_dpr.data.loading import load_data
-from recbole_dpr.data.windows import TARGET_LIST, WindowLoader
+from recbole_dpr.data.loading import PrefixLoader, load_data
+from recbole_dpr.data.windows import TARGET_LIST, PrefixWindows, WindowLoader
 
 
 @pytest.fixture
@@ -80,3 +80,56 @@ def test_the_order_depends_on_seed_and_epoch_alone(tiny_config):
 
     assert torch.equal(epoch(4), epoch(4))
     assert not torch.equal(epoch(4), epoch(5))
+
+
+@pytest.mark.parametrize("limit", [None, 50])
+def test_a_prefix_window_holds_what_stands_before_its_only_target(tiny_config, uneven, limit):
+    config = tiny_config()
+    train = load_data(config).train
+    loader = PrefixWindows(config, train, 8, limit)
+    loader.set_epoch(1)
+    assert loader.n_windows == (limit or len(train))
+    everything = train[range(len(train))]
+    expected = {
+        (user, target, *items)
+        for user, target, items in zip(
+            everything["user_id"].tolist(),
+            everything["item_id"].tolist(),
+            everything["item_id_list"].tolist(),
+            strict=True,
+        )
+    }
+    for batch in loader:
+        last = batch["item_length"] - 1
+        targets = batch[TARGET_LIST]
+        assert ((targets > 0).sum(dim=1) == 1).all()
+        target = targets.gather(1, last[:, None])[:, 0]
+        for user, item, items in zip(
+            batch["user_id"].tolist(), target.tolist(), batch["item_id_list"].tolist(), strict=True
+        ):
+            assert (user, item, *items) in expected
+
+
+def test_a_prefix_window_is_the_same_in_every_epoch(tiny_config, uneven):
+    config = tiny_config()
+    loader = PrefixWindows(config, load_data(config).train, 8, 50)
+    first = loader.windows(torch.arange(50))["item_id_list"]
+    loader.set_epoch(3)
+    assert torch.equal(loader.windows(torch.arange(50))["item_id_list"], first)
+
+
+def test_prefixes_are_drawn_anew_and_depend_on_seed_and_epoch_alone(tiny_config, uneven):
+    config = tiny_config("DPR-FPMC", train_batch_size=64)
+    data = load_data(config)
+    loader = PrefixLoader(config, data.train, data.train_sampler, limit=50)
+
+    def epoch(number):
+        loader.set_epoch(number)
+        batches = list(loader)
+        assert len(batches) == len(loader) and sum(map(len, batches)) == 50
+        return torch.cat([torch.stack([b["item_id"], b["neg_item_id"]]) for b in batches], dim=1)
+
+    first, second = epoch(0), epoch(1)
+    assert not torch.equal(first, second)
+    assert torch.equal(epoch(0), first)
+    assert len(loader._batches.dataset) == len(data.train)

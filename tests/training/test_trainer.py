@@ -46,9 +46,9 @@ def test_same_seed_same_result_and_another_seed_another(options):
     assert len({run["run_dir"] for run in runs}) == 3
 
 
-@pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
-def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_after, tmp_path):
-    whole = run_recbole_dpr("DPR-GRU4Rec", "tiny", config_dict=options)
+def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
+    """Run a model whole, and again with a cut after some epochs: both must end the same."""
+    whole = run_recbole_dpr(model, "tiny", config_dict=options)
     save = DPRTrainer._save_resume
     epochs = 0
 
@@ -60,15 +60,21 @@ def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_a
         save(self, *args)
 
     monkeypatch.setattr(DPRTrainer, "_save_resume", save_and_die)
-    options = options | {"checkpoint_dir": str(tmp_path / "cut_off")}
+    options = options | {"checkpoint_dir": str(folder / "cut_off")}
     with pytest.raises(Killed):
-        run_recbole_dpr("DPR-GRU4Rec", "tiny", config_dict=options)
+        run_recbole_dpr(model, "tiny", config_dict=options)
     monkeypatch.undo()
-    (run_dir,) = (tmp_path / "cut_off").iterdir()
+    (run_dir,) = (folder / "cut_off").iterdir()
     resumed = run_recbole_dpr(resume=run_dir)
     assert resumed["run_dir"] == str(run_dir)
     assert equal(weights(run_dir), weights(whole["run_dir"]))
     assert tasks(resumed) == tasks(whole)
+    return run_dir
+
+
+@pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
+def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_after, tmp_path):
+    run_dir = killed_and_resumed("DPR-GRU4Rec", options, killed_after, monkeypatch, tmp_path)
     history = json.loads((run_dir / "training.json").read_text())
     assert [(row["stage"], row["epoch"]) for row in history] == [
         (1, 0),
@@ -100,6 +106,29 @@ def test_skipped_stages_leave_the_weights_of_the_checkpoint(options):
     )
     assert equal(weights(first["run_dir"]), weights(again["run_dir"]))
     assert tasks(first) == tasks(again)
+
+
+@pytest.mark.parametrize(
+    ("model", "killed_after", "more"),
+    [
+        ("DPR-BERT4Rec", 2, {}),  # masks at random
+        ("DPR-TransRec", 1, {"stage1_prefixes": 100}),  # draws negatives, and prefixes
+        (
+            "DPR-S3Rec",
+            1,
+            {"pretrain_epochs": 2, "item_attribute": "colour"},
+        ),  # in a stage of its own
+    ],
+)
+def test_a_killed_run_on_prefixes_resumes_to_the_same_figures(
+    options, monkeypatch, model, killed_after, more, tmp_path
+):
+    options |= {**more, "stage3_prefixes": 100, "train_batch_size": 64}
+    run_dir = killed_and_resumed(model, options, killed_after, monkeypatch, tmp_path)
+    history = json.loads((run_dir / "training.json").read_text())
+    assert [row["steps"] for row in history if row["stage"] == 0] == 2 * [6] * bool(
+        more.get("pretrain_epochs")
+    )
 
 
 def test_a_checkpoint_of_another_size_is_refused_by_name(options):
