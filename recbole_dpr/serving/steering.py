@@ -54,7 +54,7 @@ class Steering:
         scores, states = self._backbone(interaction)
         rows, moved = self._moved(interaction, states, include, exclude, strength)
         if len(rows) == len(scores):
-            scores = scores.addmm(moved, self.vectors.T)
+            scores.addmm_(moved, self.vectors.T)
         elif len(rows):
             scores[rows] = scores[rows].addmm(moved, self.vectors.T)
         return scores
@@ -115,7 +115,9 @@ class Steering:
     ) -> Tensor:
         """`Fusion.forward` at the last position: ``[n, d]``."""
         fusion, heads = self.model.fusion, self.model.fusion.heads
-        key, value = (states @ self._of_state + self._of_item[items]).chunk(2, dim=-1)
+        both = states @ self._of_state
+        both += self._of_item[items]
+        key, value = both.chunk(2, dim=-1)
         query = fusion.query(torch.cat([state, prompt], dim=1))
         distance = last[:, None] - torch.arange(items.shape[1], device=items.device)
         bias = fusion.recency[:, distance.clamp(min=0)].transpose(0, 1)  # [n, heads, L]

@@ -88,7 +88,7 @@ def test_typing_a_prompt_changes_the_list(page):
     assert set(items(page, "after")[:5]) <= RED and items(page, "after") != items(page, "before")
     assert text(page, "read") == "wants red" and "expert 2" in text(page, "router")
     assert "▲" in text(page, "after") and "▼" in text(page, "before")
-    assert "for what you said" in text(page, "after") and "Thing number" in text(page, "after")
+    assert "by your words" in text(page, "after") and "Thing number" in text(page, "after")
 
 
 def test_a_second_turn_overrules_the_first(page):

@@ -129,7 +129,7 @@ function ranked(row, place, other, explained, read) {
   line.append(values);
   if (explained && gain) {
     const sign = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
-    const why = `${row.base.toFixed(2)} without ${sign(row.semantic)} for what you said ${sign(row.shift)} for your taste, moved`;
+    const why = `${row.base.toFixed(2)} before ${sign(row.semantic)} by your words ${sign(row.shift)} by your taste`;
     line.append(make("span", why, "why"));
   }
   return line;
