@@ -66,7 +66,7 @@ class Steering:
         """What is multiplied with `vectors`: ``[B, d + s]``; [state ; 0] where nothing is asked."""
         states = self.model.backbone.states(interaction[self.model.ITEM_SEQ])
         rows, moved = self._moved(interaction, states, include, exclude, strength)
-        last = states[torch.arange(len(states)), interaction[self.model.ITEM_SEQ_LEN] - 1]
+        last = _at(states, interaction[self.model.ITEM_SEQ_LEN] - 1)
         users = last.new_zeros(len(last), self.vectors.shape[1])
         users[:, : self.size] = last
         return users.index_add(0, rows, moved)
@@ -103,7 +103,7 @@ class Steering:
             interaction = interaction[rows]
         items = interaction[self.model.ITEM_SEQ]
         last = interaction[self.model.ITEM_SEQ_LEN] - 1
-        state = states[torch.arange(len(last)), last]
+        state = _at(states, last)
         prompt = self.model.prompt(include, exclude)
         attended = self._attend(states, state, items, last, prompt)
         moved = self.model.experts(torch.cat([state, prompt, attended], dim=1), prompt)
@@ -125,6 +125,11 @@ class Steering:
         query, key, value = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
         match = torch.einsum("nhd,nlhd->nhl", query, key) / query.shape[-1] ** 0.5
         return torch.einsum("nhl,nlhd->nhd", (match + bias).softmax(dim=-1), value).flatten(1)
+
+
+def _at(states: Tensor, last: Tensor) -> Tensor:
+    """One state of each history: ``[B, d]`` from ``[B, L, d]`` at ``[B]``."""
+    return states[torch.arange(len(last), device=last.device), last]
 
 
 @contextmanager
