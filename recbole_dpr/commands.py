@@ -20,6 +20,7 @@ examples:
   python -m recbole_dpr train --model=DPR-SASRec --dataset=ml-100k
   python -m recbole_dpr recommend saved/DPR-SASRec-... --history 50 181 --prompt "a comedy"
   python -m recbole_dpr recommend saved/DPR-SASRec-... - < requests.jsonl > answers.jsonl
+  python -m recbole_dpr serve saved/DPR-SASRec-...
 """
 
 
@@ -59,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("run", help="run folder")
     made.add_argument("--faiss", required=True, metavar="PATH", help="file to write")
     made.add_argument("--kind", default="hnsw", help="exact, ivf or hnsw (default)")
+
+    made = command("serve", "a web page and POST /recommend", serve)
+    made.add_argument("run", help="run folder")
+    made.add_argument("--host", default="127.0.0.1", help="127.0.0.1: this machine alone")
+    made.add_argument("--port", type=int, default=8000)
+    made.add_argument("--index", metavar="PATH", help="faiss index made by export")
 
     made = command("info", "what a run folder holds", info)
     made.add_argument("run", help="run folder")
@@ -161,6 +168,16 @@ def export(flags: argparse.Namespace) -> int:
     vectors = recommender.item_vectors()
     FaissIndex.build(vectors, flags.kind, sample_users(recommender)).save(flags.faiss)
     print(flags.faiss)
+    return 0
+
+
+def serve(flags: argparse.Namespace) -> int:
+    from recbole_dpr.serving.web import import_uvicorn, serve_forever
+
+    import_uvicorn()  # before anything takes time
+    if not 0 <= flags.port <= 65535:
+        raise DPRError(f"--port must be from 0 to 65535, not {flags.port}")
+    serve_forever(_load(flags), flags.host, flags.port)
     return 0
 
 

@@ -17,7 +17,7 @@ from recbole.utils import init_seed, set_color
 
 from recbole_dpr import compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
-from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
@@ -110,6 +110,7 @@ def run_recbole_dpr(
     Catalogue.from_dataset(data.whole, phrasebook.readable).save(run_dir / CATALOGUE_FILE)
     reads_features = way_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
+    save_users(run_dir / USERS_FILE, data.test.dataset)
 
     init_seed(config["seed"], config["reproducibility"])
     trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))

@@ -31,7 +31,7 @@ def test_help_is_quick_and_lists_the_commands():
         [sys.executable, "-m", "recbole_dpr", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 5, "did it import torch? (0.1 s where it did not)"
-    for command in ("train", "evaluate", "recommend", "export", "info"):
+    for command in ("train", "evaluate", "recommend", "export", "serve", "info"):
         assert f"\n    {command}" in done.stdout
 
 
@@ -131,6 +131,7 @@ def test_info_tells_what_it_is(capsys, run):
         (["recommend", "RUN", "--history", "i1", "--index=nowhere"], "there is no index nowhere"),
         (["export", "RUN", "--faiss=x", "--kind=y"], "unknown kind of index 'y'"),
         (["export", "RUN", "--faiss=no/folder/x"], "cannot write the index"),
+        (["serve", "RUN", "--port=99999"], "--port must be from 0 to 65535"),
     ],
 )
 def test_a_wrong_call_is_one_line(capsys, run, arguments, message):

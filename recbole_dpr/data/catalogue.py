@@ -16,6 +16,8 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.files import write_text
 
 CATALOGUE_FILE = "items.json"
+USERS_FILE = "users.json"
+EXAMPLES = 50  # users whose histories a run folder keeps, to try the model on
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,25 @@ class Catalogue:
         attributes = Attributes(values, fields, matrix)
         facts = Facts.load(Path(path).with_name(FACTS_FILE))
         return cls(str(content["item_field"]), tokens, titles, attributes, readable, facts)
+
+
+def save_users(path: str | Path, dataset: PromptDataset) -> None:
+    """Write the histories of a few users of a split, as ``[[user, [item, ...]], ...]``."""
+    batch = dataset[torch.arange(min(EXAMPLES, len(dataset)))]
+    users = dataset.id2token(dataset.uid_field, batch[dataset.uid_field])
+    lists = batch[dataset.iid_field + dataset.config["LIST_SUFFIX"]]
+    lengths = batch[dataset.item_list_length_field].tolist()
+    known = [
+        [str(user), [str(t) for t in dataset.id2token(dataset.iid_field, row[:length])]]
+        for user, row, length in zip(users, lists, lengths, strict=True)
+    ]
+    write_text(path, json.dumps(known, ensure_ascii=False) + "\n")
+
+
+def load_users(path: str | Path) -> list[tuple[str, list[str]]]:
+    """Read what `save_users` wrote; none where there is no such file, or a damaged one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [(str(user), [str(item) for item in known]) for user, known in content]
+    except (OSError, ValueError, TypeError):
+        return []

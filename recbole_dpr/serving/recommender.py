@@ -13,7 +13,7 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recbole_dpr.data.catalogue import Catalogue
+from recbole_dpr.data.catalogue import USERS_FILE, Catalogue, load_users
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories, len_of
@@ -53,6 +53,13 @@ class Recommender:
         In evaluation mode.
     index : Index, optional
         Finds the best items in place of the full ranking (see `serving.index`).
+
+    Attributes
+    ----------
+    titles : dict of str to str
+        By item token.
+    users : list of (str, list of str)
+        A few users of the training data and their histories, where the run folder has them.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Recommender:
     ) -> None:
         self.config, self.catalogue, self.model = config, catalogue, model
         self.titles = dict(zip(catalogue.tokens[1:], catalogue.titles[1:], strict=True))
+        self.users: list[tuple[str, list[str]]] = []
         self._histories = Histories(catalogue, config, model)
         self._ranker = Ranker(catalogue, model, self._histories, index)
         if index is not None and not index.fits(self.item_vectors()):
@@ -94,7 +102,9 @@ class Recommender:
             If the folder is no finished run, damaged, changed since it was written, or made by a
             newer version.
         """
-        return cls(*load_model(run_dir, model, device), index)
+        recommender = cls(*load_model(run_dir, model, device), index)
+        recommender.users = load_users(Path(run_dir) / USERS_FILE)
+        return recommender
 
     def recommend(
         self,

@@ -60,7 +60,7 @@ class Steering:
         scores, states = self._backbone(interaction)
         rows, moved = self._moved(interaction, states, include, exclude, strength)
         if len(rows) == len(scores):
-            scores = self.model.own_logits(scores).addmm(moved, self.vectors.T)
+            scores = self.model.own_logits(scores).addmm_(moved, self.vectors.T)
         elif len(rows):
             scores[rows] = self.model.own_logits(scores[rows]).addmm(moved, self.vectors.T)
         return scores
@@ -93,7 +93,7 @@ class Steering:
             raise DPRError(f"{type(self.model.backbone.model).__name__} has no user vectors")
         states = self.model.states(interaction[self.model.ITEM_SEQ])
         rows, moved = self._moved(interaction, states, include, exclude, strength)
-        last = states[torch.arange(len(states)), interaction[self.model.ITEM_SEQ_LEN] - 1]
+        last = _at(states, interaction[self.model.ITEM_SEQ_LEN] - 1)
         users = last.new_zeros(len(last), self.vectors.shape[1])
         users[:, : self.size] = last
         return users.index_add(0, rows, moved)
@@ -131,7 +131,7 @@ class Steering:
             interaction = interaction[rows]
         items = interaction[self.model.ITEM_SEQ]
         last = interaction[self.model.ITEM_SEQ_LEN] - 1
-        state = states[torch.arange(len(last)), last]
+        state = _at(states, last)
         prompt = self.model.prompt(include, exclude)
         attended = self._attend(states, state, items, last, prompt)
         moved = self.model.experts(torch.cat([state, prompt, attended], dim=1), prompt)
@@ -143,7 +143,9 @@ class Steering:
     ) -> Tensor:
         """`Fusion.forward` at the last position: ``[n, d]``."""
         fusion, heads = self.model.fusion, self.model.fusion.heads
-        key, value = (states @ self._of_state + self._of_item[items]).chunk(2, dim=-1)
+        both = states @ self._of_state
+        both += self._of_item[items]
+        key, value = both.chunk(2, dim=-1)
         query = fusion.query(torch.cat([state, prompt], dim=1))
         distance = last[:, None] - torch.arange(items.shape[1], device=items.device)
         bias = fusion.recency[:, distance.clamp(min=0)].transpose(0, 1)  # [n, heads, L]
@@ -151,6 +153,11 @@ class Steering:
         query, key, value = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
         match = torch.einsum("nhd,nlhd->nhl", query, key) / query.shape[-1] ** 0.5
         return torch.einsum("nhl,nlhd->nhd", (match + bias).softmax(dim=-1), value).flatten(1)
+
+
+def _at(states: Tensor, last: Tensor) -> Tensor:
+    """One state of each history: ``[B, d]`` from ``[B, L, d]`` at ``[B]``."""
+    return states[torch.arange(len(last), device=last.device), last]
 
 
 @contextmanager

@@ -355,3 +355,24 @@ def test_a_plain_model_takes_no_prompt(tiny_options):
     assert len(recommender.recommend([HISTORY], [None], k=3)[0]) == 3
     with pytest.raises(DPRError, match="SASRec takes no prompts: train DPR-SASRec"):
         recommender.recommend([HISTORY], ["red"])
+
+
+@pytest.mark.parametrize("model", ["DPR-SASRec", "DPR-GRU4Rec"])
+def test_serving_scores_are_the_models_own(tiny_options, model):
+    """`Steering` computes what `DPR.steered_scores` does by a shorter way; see docs/design.md."""
+    run = recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=tiny_options)["run_dir"]
+    recommender = recbole_dpr.load(run)
+    histories = [HISTORY, HISTORY[:1], [f"i{n}" for n in range(20)], HISTORY[::-1]]
+    prompts = ["something red please", None, "nothing blue", "red, but nothing green"]
+    ids, _ = recommender._histories.known(histories, 4, True)
+    interaction = recommender._histories.interaction(ids)
+    include, exclude = recommender._intents(prompts, None, None)
+    with torch.no_grad():
+        expected = recommender.model.steered_scores(interaction, include, exclude)
+        own = recommender.model.backbone_scores(interaction)
+    found = recommender._ranker._scores(ids, (include, exclude), 1.0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[1], own[1]) and not torch.allclose(found[0], own[0])
+    users = torch.from_numpy(recommender.user_vectors(histories, prompts))
+    vectors = torch.from_numpy(recommender.item_vectors())
+    torch.testing.assert_close(users @ vectors.T, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,193 @@
+"""The server answers, refuses what it must, and never shows a stack trace."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+import recbole_dpr
+from recbole_dpr.commands import main
+from recbole_dpr.serving import web
+from recbole_dpr.serving.requests import Limits
+
+HISTORY = ["i1", "i4", "i7", "i2"]
+LIMITS = Limits(body=2000, prompt=200, turns=3, history=50, k=20, seconds=2)
+
+
+@pytest.fixture(scope="module")
+def recommender(trained_run):
+    return recbole_dpr.load(trained_run["run_dir"])
+
+
+@pytest.fixture(scope="module")
+def port(recommender):
+    """Of a server with small limits."""
+    listening = web.listen("127.0.0.1", 0)
+    server = web.make_server(web.make_app(recommender, LIMITS))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield listening.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+
+
+def ask(port, path, body=None):
+    """Status and content of an answer."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_answer_is_the_recommenders(port, recommender):
+    status, answer = ask(port, "/recommend", {"history": HISTORY, "prompt": "red please", "k": 4})
+    (expected,) = recommender.recommend([HISTORY], ["red please"], k=4)
+    assert status == 200 and [(r["item"], r["score"]) for r in answer["items"]] == expected
+    assert answer["items"][0]["title"].startswith("Thing number")
+    assert answer["read"]["include"] == ["red"] and answer["skipped"] == 0
+
+
+def test_an_explained_answer_has_both_lists(port, recommender):
+    asked = {"history": [*HISTORY, "x"], "prompt": ["red", "no blue"], "explain": True, "k": 5}
+    _, answer = ask(port, "/recommend", asked | {"exclude_history": True})
+    assert [row["rank"] for row in answer["items"]] == [1, 2, 3, 4, 5]
+    assert [row["rank_before"] for row in answer["before"]] == [1, 2, 3, 4, 5]
+    assert answer["skipped"] == 1 and answer["read"]["exclude"] == ["blue"]
+    assert not {row["item"] for row in answer["items"]} & {*HISTORY}
+
+
+def test_health_titles_and_users(port):
+    status, health = ask(port, "/health")
+    assert status == 200 and health["status"] == "ok" and health["limits"]["k"] == LIMITS.k
+    assert ask(port, "/items?q=NUMBER%202")[1][0] == {"item": "i2", "title": "Thing number 2"}
+    assert len(ask(port, "/items?q=thing")[1]) == web.FOUND and ask(port, "/items?q=%20")[1] == []
+    assert [row["item"] for row in ask(port, "/items?id=i3&id=nope&id=i1")[1]] == ["i3", "i1"]
+    users = ask(port, "/users")[1]
+    assert len(users) == 40 and len(users[0]["history"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"{", 400, "the request is no JSON"),
+        (b"\xff\xfe", 400, "the request is no JSON"),
+        (b"", 400, "the request is no JSON"),
+        (b"[" * 1900, 400, "the request is no JSON"),
+        (b"7", 400, "must be a JSON object"),
+        ({"prompt": "red"}, 400, '"history" is missing'),
+        ({"history": HISTORY, "promt": 1}, 400, "did you mean 'prompt'"),
+        ({"history": {"a": 1}}, 400, '"history" must be a list'),
+        ({"history": []}, 400, "at least one item"),
+        ({"history": ["x"]}, 400, "no item of tiny"),
+        ({"history": ["x", "i1"], "strict": True}, 400, "no item of tiny"),
+        ({"history": ["i1"] * 51}, 400, "history, in items, is limited to 50"),
+        (
+            {"history": HISTORY, "prompt": "x" * 201},
+            400,
+            "prompt, in characters, is limited to 200",
+        ),
+        ({"history": HISTORY, "prompt": ["x"] * 4}, 400, "number of turns is limited to 3"),
+        ({"history": HISTORY, "k": 21}, 400, "k is limited to 20 here, not 21"),
+        ({"history": HISTORY, "k": 10**400}, 400, "k is limited to 20 here, not far more"),
+        ({"history": HISTORY, "k": 0}, 400, "k must be a whole number"),
+        ({"history": HISTORY, "k": "9"}, 400, '"k" must be a whole number'),
+        ({"history": HISTORY, "strength": -1}, 400, "strength must be"),
+        ({"history": HISTORY, "strength": float("nan")}, 400, "strength must be"),
+        ({"history": HISTORY, "strength": float("inf")}, 400, "strength must be"),
+        ({"history": HISTORY, "include": ["rde"]}, 400, "did you mean 'red'"),
+        (b" " * 2001, 413, "a request may have 2000 bytes"),
+        (b"x" * 10_000_000, 413, "a request may have 2000 bytes"),
+    ],
+)
+def test_wrong_requests_get_an_error_and_no_trace(port, body, status, message):
+    try:
+        found, answer = ask(port, "/recommend", body)
+    except (ConnectionError, urllib.error.URLError):
+        assert status == 413  # closed while the rest was still being sent
+        return
+    assert found == status and message in answer["error"]
+    assert list(answer) == ["error"] and "Traceback" not in answer["error"]
+
+
+def test_a_body_that_grows_too_large_while_it_comes(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/recommend", iter([b"x" * 1500] * 2), encode_chunked=True,
+                       headers={"Transfer-Encoding": "chunked"})  # fmt: skip
+    assert connection.getresponse().status == 413
+
+
+def test_a_body_that_never_comes(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_an_answer_that_takes_too_long_and_one_that_fails(trained_run):
+    slow = recbole_dpr.load(trained_run["run_dir"])
+    listening = web.listen("127.0.0.1", 0)
+    server = web.make_server(web.make_app(slow, Limits(seconds=0.2)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        slow.answer = lambda *_, **__: time.sleep(0.6)
+        port = listening.getsockname()[1]
+        status, answer = ask(port, "/recommend", {"history": HISTORY})
+        assert status == 503 and "no answer within 0.2 s" in answer["error"]
+        slow.answer = lambda *_, **__: 1 / 0
+        status, answer = ask(port, "/recommend", {"history": HISTORY})
+        assert status == 500 and answer == {
+            "error": "something went wrong here; the server's log tells what"
+        }
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def test_other_paths_and_methods(port):
+    assert ask(port, "/nowhere") == (404, {"error": "Not Found"})
+    assert ask(port, "/recommend") == (405, {"error": "Method Not Allowed"})
+    assert ask(port, "/../recommender.py")[0] == 404
+
+
+def test_the_page_loads_nothing_from_elsewhere(port):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/page.css", "text/css"),
+    ):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+            text = response.read().decode()
+            assert response.headers["content-type"].startswith(kind)
+            assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "http://" not in text and "https://" not in text and "innerHTML" not in text
+
+
+def test_the_command_listens_on_this_machine_alone_until_it_is_told_to_end(trained_run):
+    command = [sys.executable, "-m", "recbole_dpr", "serve", trained_run["run_dir"], "--port=0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            address = process.stdout.readline()
+            assert address.startswith("http://127.0.0.1:")
+            port = int(address.strip("/\n").rsplit(":", 1)[1])
+            assert ask(port, "/health")[0] == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    assert (out, err) == ("", "")
+
+
+def test_a_port_that_is_taken(port, trained_run, capsys):
+    assert main(["serve", trained_run["run_dir"], f"--port={port}"]) == 2
+    assert f"error: cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
