@@ -19,17 +19,13 @@ from recbole_dpr import compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
 from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
+from recbole_dpr.data.logged import known_intents
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import (
-    KINDS,
-    PromptedTask,
-    PromptTable,
-    known_intents,
-    logged_task,
-    prompted_tasks,
-)
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks
 from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.prompts import one_hot
 from recbole_dpr.errors import DPRError, did_you_mean
 
 SUFFIX = "prompt"
@@ -91,3 +95,44 @@ class PromptFile:
 
     def _fail(self, number: int, message: str) -> NoReturn:
         raise DPRError(f"{self._path}, line {number}: {message}")
+
+
+def known_intents(
+    logged: Sequence[tuple[str, Intent | None]],
+    read: Callable[[list[str]], tuple[Tensor, Tensor]] | None,
+) -> list[tuple[str, Intent]]:
+    """A data set's prompts; where the file says no intent, the one that is read.
+
+    Parameters
+    ----------
+    read : callable or None
+        As `DPR.read`; not needed where every intent is known.
+    """
+    open_ones = [text for text, intent in logged if intent is None]
+    answers: Iterator[Intent] = iter(())
+    if open_ones:
+        assert read is not None
+        answers = iter(
+            Intent(tuple(wanted.nonzero()[:, 0].tolist()), tuple(unwanted.nonzero()[:, 0].tolist()))
+            for wanted, unwanted in zip(*read(open_ones), strict=True)
+        )
+    return [(text, next(answers) if intent is None else intent) for text, intent in logged]
+
+
+@dataclass(frozen=True)
+class LoggedIntents:
+    """What the prompts of a data set ask for, by the numbers in `LOGGED_FIELD`.
+
+    Parameters
+    ----------
+    include, exclude : BoolTensor ``[n, V]``
+    """
+
+    include: Tensor
+    exclude: Tensor
+
+    @classmethod
+    def of(cls, logged: Sequence[tuple[str, Intent]], n_values: int) -> LoggedIntents:
+        """From the prompts of a data set, every intent known."""
+        sides = ([getattr(i, side) for _, i in logged] for side in ("include", "exclude"))
+        return cls(*(one_hot(side, n_values) for side in sides))

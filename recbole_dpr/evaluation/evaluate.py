@@ -28,7 +28,8 @@ from recbole_dpr.files import write_text
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
-    from recbole_dpr.data.prompts import PromptedTask, PromptTable
+    from recbole_dpr.data.prompts import PromptTable
+    from recbole_dpr.data.tasks import PromptedTask
 
 # Where the figures of each kind of phrases stand in metrics.json.
 PARTS = {

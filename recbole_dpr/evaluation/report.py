@@ -18,7 +18,8 @@ from recbole_dpr.files import write_text
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
-    from recbole_dpr.data.prompts import PromptedTask, PromptTable
+    from recbole_dpr.data.prompts import PromptTable
+    from recbole_dpr.data.tasks import PromptedTask
 
 EXAMPLE_SEED = 2602  # of the draw of examples; never the training seed
 HISTORY = 10  # titles of the history that an example shows

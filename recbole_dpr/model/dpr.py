@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from recbole_dpr.data.alignment import AlignmentBatch
 from recbole_dpr.data.attributes import Attributes
-from recbole_dpr.data.prompts import LoggedIntents, target_intents
+from recbole_dpr.data.draws import target_intents
+from recbole_dpr.data.logged import LoggedIntents
 from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts

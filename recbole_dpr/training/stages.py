@@ -17,7 +17,8 @@ from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.loading import PrefixLoader
-from recbole_dpr.data.prompts import LoggedIntents, known_intents, made_prompts
+from recbole_dpr.data.logged import LoggedIntents, known_intents
+from recbole_dpr.data.prompts import made_prompts
 from recbole_dpr.data.windows import WINDOW, PrefixWindows, WindowLoader
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR

@@ -12,7 +12,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import PromptedTask, PromptTable
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.data.tasks import PromptedTask
 
 Result = dict[str, float]
 Evaluate = Callable[[Any], Result]

@@ -7,9 +7,12 @@ import pytest
 
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.data.dataset import LOGGED_FIELD
+from recbole_dpr.data.draws import target_intents
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.loading import load_data
-from recbole_dpr.data.prompts import LoggedIntents, PromptTable, logged_task, target_intents
+from recbole_dpr.data.logged import LoggedIntents
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.data.tasks import logged_task
 from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST, WindowLoader
 from recbole_dpr.errors import DPRError
 

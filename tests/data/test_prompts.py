@@ -3,16 +3,12 @@
 import pytest
 import torch
 
+from recbole_dpr.data.draws import draw_intents, target_intents
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import (
-    PromptTable,
-    draw_intents,
-    made_prompts,
-    prompted_tasks,
-    target_intents,
-)
+from recbole_dpr.data.prompts import PromptTable, made_prompts
+from recbole_dpr.data.tasks import prompted_tasks
 
 
 @pytest.fixture
