@@ -12,7 +12,7 @@ from recbole_dpr.errors import DPRError, did_you_mean
 KINDS = ("exact", "ivf", "hnsw")
 LINKS = 32  # neighbours of an item in the HNSW graph
 CARE = 100  # candidates that are looked at when an item is put into the graph
-EFFORT = {"exact": 0, "ivf": 128, "hnsw": 512}  # lists or candidates looked at per query
+EFFORT = {"exact": 0, "ivf": 128, "hnsw": 768}  # lists or candidates looked at per query
 POINTS_PER_LIST = 64  # that faiss trains the lists of an IVF index with
 RIDGE = 1e-2  # of a mean variance; keeps directions that no user and no item uses in bounds
 
