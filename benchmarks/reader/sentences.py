@@ -28,7 +28,7 @@ PARTS = (0.66, 0.26, 0.08)  # chances of one, two, three things said in one prom
 KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
 LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
 COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
-CONTRAST = 3  # how often a sentence of tricky polarity is drawn for one of the others
+CONTRAST = 1  # how often a sentence of tricky polarity is drawn for one of the others
 IMPLIED = 0.2  # share of positive and negative parts that name no genre
 ROUGH = {
     "joined": 0.15,

@@ -286,6 +286,23 @@ def test_a_synonym_belongs_to_one_split():
 # Files that are wrong
 
 
+@pytest.mark.parametrize(
+    "pattern, text",
+    [
+        ("no {value} tonight", "no things to eat tonight"),
+        ("I love {values}.", "I love things to eat."),
+        ("{a value thing} please", "something to eat please"),
+        ("good {value things}", "good things to eat"),
+    ],
+)
+def test_a_synonym_may_lack_a_form_before_a_noun(pattern, text):
+    eat = {"alone": "things to eat", "one": "something to eat", "many": "things to eat"}
+    names = {"A": {"name": "apple", "synonyms": {"train": [eat]}}}
+    patterns = {"train": [pattern], "unseen": SMALL["positive"]["unseen"]}
+    book = small(names=names, positive=patterns, sampling={"train": {"synonym": 1}})
+    assert book.prompt(Intent((0,)), "train", rng()) == text
+
+
 def without(kind, phrases=None):
     content = deepcopy(SMALL)
     if phrases:
