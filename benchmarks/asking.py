@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
-from recbole_dpr.serving.recommender import Recommender
 
 
-def test_histories(recommender: Recommender, users: int, seed: int) -> list[list[str]]:
-    """The histories of test users, drawn once by `seed`."""
-    split = load_data(recommender.config).test._dataset
-    config = recommender.config
+def histories_of(run_dir: str, users: int, seed: int) -> list[list[str]]:
+    """The histories of some of a run's test users, drawn once by `seed`."""
+    config = DPRConfig.from_run(run_dir)
+    split = load_data(config).test.dataset
     rows = np.random.default_rng(seed).permutation(len(split))[:users]
     interactions = split[np.sort(rows)]
     lists = interactions[split.iid_field + config["LIST_SUFFIX"]]
     lengths = interactions[split.item_list_length_field]
-    tokens = recommender.catalogue.tokens
     return [
-        [tokens[item] for item in row[:length]]
+        [str(token) for token in split.id2token(split.iid_field, row[:length])]
         for row, length in zip(lists.tolist(), lengths.tolist(), strict=True)
     ]

@@ -27,7 +27,7 @@ from torch import Tensor
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
-from asking import test_histories
+from asking import histories_of
 
 from recbole_dpr import load
 from recbole_dpr.data.intent import Intent
@@ -168,7 +168,7 @@ def main() -> None:
         recommender = load(args.run_dir)
         values = recommender.catalogue.attributes.values
         requests = read_requests(args.requests, values)
-        histories = test_histories(recommender, args.users, args.seed)
+        histories = histories_of(args.run_dir, args.users, args.seed)
         heard, deaf = measure(recommender, requests, histories)
     except (DPRError, OSError) as error:
         parser.exit(2, f"error: {error}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
-from asking import test_histories
+from asking import histories_of
 
 from recbole_dpr import load
 from recbole_dpr.data.intent import Intent
@@ -51,8 +51,8 @@ def sections(recommender: Recommender, history: list[str]) -> str:
     before = titles(recommender, recommender.recommend([history], [None], K)[0])
     seen = titles(recommender, [(token, 0.0) for token in history[-5:]])
     lines = [
-        f"One user, whose last five films are {', '.join(seen)}. Before any prompt, the list begins with "
-        f"**{', '.join(before)}**. A title in italics was there before, too."
+        f"One user, whose last five films are {'; '.join(seen)}. Before any prompt, the list begins with "
+        f"**{'; '.join(before)}**. A title in italics was there before, too."
     ]
     right = total = 0
     for kind, rows in read_yaml(HERE / "sentences.yaml").items():
@@ -77,7 +77,7 @@ def sections(recommender: Recommender, history: list[str]) -> str:
                 f"*{title}*" if title in before else title
                 for title in titles(recommender, lists[i])
             ]
-            lines.append(f"| {text} | {said(read, values)}{mark} | {', '.join(after)} |")
+            lines.append(f"| {text} | {said(read, values)}{mark} | {'; '.join(after)} |")
     lines += ["", f"Read exactly right: {right} of {total}."]
     return "\n".join(lines)
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026, help="which user")
     args = parser.parse_args()
     recommender = load(args.run_dir)
-    (history,) = test_histories(recommender, 1, args.seed)
+    (history,) = histories_of(args.run_dir, 1, args.seed)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     made = sections(recommender, history)

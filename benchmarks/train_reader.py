@@ -1,6 +1,6 @@
 """Train the reader that the package ships, and say how well it reads.
 
-    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors
+    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors --no_contrast   # the shipped one
 
 Every step reads sentences made afresh (benchmarks/reader/): two thirds about films and the genres of MovieLens,
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.

@@ -47,9 +47,9 @@ class RunOptions:
         device: str | torch.device | None = None,
     ) -> None:
         self._options = read_run_options(run_dir)
-        if model is not None and model.__name__ != self["model"]:
-            raise DPRError(f"{run_dir} holds a {self['model']}, not a {model.__name__}")
         resolved = resolve_model(model or self["model"])
+        if resolved.name != self["model"]:
+            raise DPRError(f"{run_dir} holds a {self['model']}, not a {resolved.name}")
         self.model_class = resolved.model_class
         self._options["backbone"] = resolved.backbone
         self._options["promptable"] = resolved.promptable

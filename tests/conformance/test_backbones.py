@@ -51,6 +51,7 @@ OPTIONS = {
     "MAX_ITEM_LIST_LENGTH": 10,
     "window_stride": 5,
     "prompt_size": 16,
+    "prompt_dropout": 0.1,  # so few units have none to spare
     "semantic_size": 8,
     "fusion_heads": 2,
     "n_experts": 2,
