@@ -94,7 +94,8 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
             points = _series(rows, lambda row, name=name: (row.get("valid") or {}).get(name))
             valid.plot(*points, label=name.replace("_", ", "), **_line(index))
         if measures:
-            valid.legend(fontsize=8)
+            valid.set_ylim(bottom=0)
+            valid.legend(fontsize=7, loc="lower right", ncols=2, columnspacing=0.8, handlelength=1.2)
         else:
             valid.text(0.5, 0.5, "no validation figures", ha="center", transform=valid.transAxes)
         seconds = sum(row.get("seconds") or 0 for row in rows)
