@@ -95,7 +95,9 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
             valid.plot(*points, label=name.replace("_", ", "), **_line(index))
         if measures:
             valid.set_ylim(bottom=0)
-            valid.legend(fontsize=7, loc="lower right", ncols=2, columnspacing=0.8, handlelength=1.2)
+            valid.legend(
+                fontsize=7, loc="lower right", ncols=2, columnspacing=0.8, handlelength=1.2
+            )
         else:
             valid.text(0.5, 0.5, "no validation figures", ha="center", transform=valid.transAxes)
         seconds = sum(row.get("seconds") or 0 for row in rows)
