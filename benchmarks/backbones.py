@@ -30,6 +30,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
+
 import numpy as np
 import seeds
 import speed

@@ -16,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from typing import Any
+
+sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
 import numpy as np
 

@@ -39,6 +39,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
+
 import torch
 
 import recbole_dpr

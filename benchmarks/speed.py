@@ -22,9 +22,13 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
+
+if __name__ == "__main__":  # requests.py must not hide the library of that name
+    sys.path.append(sys.path.pop(0))
 
 import torch
 from recbole.data import create_dataset, create_samplers
