@@ -1,6 +1,6 @@
 """Ask a trained run what real people wrote, and say how well it follows.
 
-    python benchmarks/requests.py RUN_DIR --requests ../shared/data/requests/requests-dev.tsv
+    python benchmarks/requests.py RUN_DIR --requests requests-dev.tsv
 
 Every utterance is asked for the histories of the same 40 test users. Printed per kind of utterance, per value
 and as the mean over the values, for the run and for its backbone, which hears nothing; the last line is
