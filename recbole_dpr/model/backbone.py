@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         Where the interaction names no user, item or negative history, nobody and nothing is meant:
         some models read those fields although the scores do not depend on them.
         """
-        interaction = self._complete(interaction)
+        interaction = complete(self.model, interaction)
         if isinstance(self.way, Scores) and self.way.single:
             return self._score_singly(interaction)
         return self.model.full_sort_predict(interaction).view(len(interaction), -1)
@@ -139,15 +139,6 @@ class Backbone(nn.Module):
     def logits(self, scores: Tensor) -> Tensor:
         """Own scores on a scale on which they add up with a dot product."""
         return self.way.logits(scores) if isinstance(self.way, Scores) else scores
-
-    def _complete(self, interaction: Interaction) -> Interaction:
-        model = self.model
-        items = interaction[model.ITEM_SEQ]
-        nothing = {model.USER_ID: items[:, 0], model.ITEM_ID: items[:, 0]}
-        if hasattr(model, "NEG_ITEM_SEQ"):
-            nothing[model.NEG_ITEM_SEQ] = items
-        lacking = {k: torch.zeros_like(v) for k, v in nothing.items() if k not in interaction}
-        return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
 
     def _score_singly(self, interaction: Interaction) -> Tensor:
         # A catalogue times over the model's work: while nothing can change the answer, it is kept.
@@ -185,6 +176,17 @@ class Backbone(nn.Module):
         users = interaction[self.model.USER_ID]
         states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
+
+
+def complete(model: Any, interaction: Interaction) -> Interaction:
+    """A batch with all fields that a RecBole model may read: where it names no user, item or negative
+    history, nobody and nothing."""
+    items = interaction[model.ITEM_SEQ]
+    nothing = {model.USER_ID: items[:, 0], model.ITEM_ID: items[:, 0]}
+    if hasattr(model, "NEG_ITEM_SEQ"):
+        nothing[model.NEG_ITEM_SEQ] = items
+    lacking = {k: torch.zeros_like(v) for k, v in nothing.items() if k not in interaction}
+    return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
 
 
 @contextmanager

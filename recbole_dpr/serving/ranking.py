@@ -13,7 +13,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dpr.data.catalogue import Catalogue
-from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.backbone import Backbone, complete
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories
 from recbole_dpr.serving.steering import Steering
@@ -109,7 +109,8 @@ class Ranker:
         interaction = self._histories.interaction(ids)
         with self._lock:
             if self._steering is None or intents is None:
-                return self.model.full_sort_predict(interaction).view(len(ids), -1)
+                batch = complete(self.model, interaction)
+                return self.model.full_sort_predict(batch).view(len(ids), -1)
             return self._steering.scores(interaction, *intents, strength)
 
     @torch.inference_mode()

@@ -376,3 +376,9 @@ def test_serving_scores_are_the_models_own(tiny_options, model):
     users = torch.from_numpy(recommender.user_vectors(histories, prompts))
     vectors = torch.from_numpy(recommender.item_vectors())
     torch.testing.assert_close(users @ vectors.T, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_plain_model_that_wants_a_user_is_served_with_nobody(tiny_options):
+    result = recbole_dpr.run_recbole_dpr("Caser", "tiny", config_dict=tiny_options)
+    ((first, *rest),) = recbole_dpr.load(result["run_dir"]).recommend([["i0", "i1"]], [None], k=5)
+    assert len({first, *rest}) == 5 and first[1] >= rest[-1][1]
