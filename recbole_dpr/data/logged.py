@@ -91,7 +91,7 @@ class PromptFile:
                     number, f"no item has the value {value!r}{did_you_mean(value, self._places)}"
                 )
             found.append(self._places[value])
-        return tuple(sorted(set(found)))
+        return tuple(found)  # an intent sorts them
 
     def _fail(self, number: int, message: str) -> NoReturn:
         raise DPRError(f"{self._path}, line {number}: {message}")
