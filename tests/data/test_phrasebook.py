@@ -3,7 +3,6 @@
 import re
 import time
 from copy import deepcopy
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ import yaml
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.phrasefile import CHANCES, NEEDED, PHRASES, frame
+from recbole_dpr.data.phrasefile import PHRASES
 from recbole_dpr.errors import DPRError
-from recbole_dpr.options import properties_dir
 
 ML_1M = [
     "Action",
@@ -37,7 +35,6 @@ ML_1M = [
     "Western",
 ]
 COMEDY, HORROR, WAR = (ML_1M.index(value) for value in ("Comedy", "Horror", "War"))
-BOOKS = sorted(path.stem for path in (properties_dir() / "phrasebook").glob("*.yaml"))
 SMALL = {
     "names": {"A": {"name": "apple", "one": "an apple", "many": "apples"}, "B": "beer"},
     "noun": {"one": "thing", "many": "things"},
@@ -62,13 +59,6 @@ def rng(seed=0):
 @pytest.fixture(scope="module")
 def movies():
     return Phrasebook.load("movies", ML_1M)
-
-
-def ml_100k_values():
-    folder = Path(find_spec("recbole").submodule_search_locations[0])
-    rows = (folder / "dataset_example/ml-100k/ml-100k.item").read_text().splitlines()
-    column = rows[0].split("\t").index("class:token_seq")
-    return sorted({value for row in rows[1:] for value in row.split("\t")[column].split()})
 
 
 # What an intent becomes
@@ -216,71 +206,6 @@ def test_a_prompt_needs_an_intent_of_known_values():
         small().prompt(Intent((0,)), "seen", rng())
     with pytest.raises(DPRError, match="'standard'"):
         small().patterns("standard", "train")
-
-
-# The files that ship
-
-
-@pytest.mark.parametrize("name", BOOKS)
-def test_train_and_unseen_share_no_frame(name):
-    book = Phrasebook.load(name, ["Some_Value"])
-    seen = [frame(p) for kind in NEEDED for p in book.patterns(kind, "train")]
-    splits = [split for split in book.splits() if split != "train"]
-    unseen = [frame(p) for split in splits for kind in NEEDED for p in book.patterns(kind, split)]
-    assert not set(seen) & set(unseen)
-    sides = re.compile(r"\b(value|include|exclude)\b")
-    assert not {sides.sub("x", s) for s in seen} & {sides.sub("x", s) for s in unseen}
-
-
-@pytest.mark.parametrize("name", BOOKS)
-def test_most_of_the_hardest_phrases_hold_a_word_that_training_lacks(name):
-    content = yaml.safe_load((properties_dir() / "phrasebook" / f"{name}.yaml").read_text())
-    word = re.compile("|".join(rf"\b{word}" for word in content["held_out"]), re.IGNORECASE)
-    hardest = "hard" if "hard" in content["positive"] else "unseen"
-    for kind in ("positive", "negative", "compound"):
-        unseen = content[kind][hardest]
-        assert sum(bool(word.search(re.sub(r"{.*?}", "", p))) for p in unseen) >= len(unseen) / 2
-    for used in content["held_out"]:
-        unseen = [p for kind in NEEDED for p in content[kind][hardest]]
-        assert any(re.search(rf"\b{used}", p, re.IGNORECASE) for p in unseen), used
-
-
-def test_movies_offer_enough_phrases(movies):
-    least = {"positive": (180, 40), "negative": (180, 40), "compound": (100, 25)}
-    for kind, sizes in {**least, "neutral": (120, 25)}.items():
-        for phrases, size in zip(("train", "unseen", "hard"), (*sizes, 25), strict=True):
-            patterns = movies.patterns(kind, phrases)
-            assert len(set(map(frame, patterns))) >= size
-
-
-@pytest.mark.parametrize("values", [ML_1M, ml_100k_values()], ids=["ml-1m", "ml-100k"])
-def test_every_movielens_value_has_a_readable_name_of_its_own(values):
-    content = yaml.safe_load((properties_dir() / "phrasebook/movies.yaml").read_text())
-    assert set(values) <= set(content["names"])
-    readable = Phrasebook.load("movies", values).readable
-    assert len(set(readable)) == len(values) >= 18
-    names = dict(zip(values, readable, strict=True))
-    assert names["Sci-Fi"] == "science fiction"
-    assert names["Film-Noir"] == "film noir"
-    assert names["Children's"] == "children's"
-    assert all(re.fullmatch(r"[a-z' ]+", name) for name in readable)
-
-
-def test_the_generic_phrasebook_names_any_value():
-    values = ["Hair_Care", "Women's_Fragrance", "1990"]
-    book = Phrasebook.load("generic", values)
-    assert book.readable == ["hair care", "women's fragrance", "1990"]
-    assert "hair care" in book.prompt(Intent((0,)), "unseen", rng()).lower()
-
-
-def test_a_synonym_belongs_to_one_split():
-    content = yaml.safe_load((properties_dir() / "phrasebook/movies.yaml").read_text())
-    for value, entry in content["names"].items():
-        groups = entry.get("synonyms", {"train": [], "unseen": []})
-        train, unseen = ({n["name"] for n in groups[phrases]} for phrases in ("train", "unseen"))
-        assert not train & unseen, value
-    assert set(content["sampling"]["train"]) == set(CHANCES)
-    assert not any(content["sampling"]["unseen"].values())
 
 
 # Files that are wrong
