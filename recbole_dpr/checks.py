@@ -48,6 +48,9 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     given = [name for name in ("backbone_checkpoint", "checkpoint", "resume") if options[name]]
     if len(given) > 1:
         raise DPRError(f"{' and '.join(given)} contradict each other; give one of them")
+    nothing = options["stage1_epochs"] == 0 and not options["checkpoint"]
+    if options["promptable"] and options["joint"] and nothing:
+        raise DPRError("joint=True trains in stage 1 alone: leave stage1_epochs=0 out")
     _check_protocol(options)
     _check_task_mix(options["task_mix"])
     _check_metrics(options)

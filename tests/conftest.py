@@ -96,6 +96,19 @@ def tiny_options(data_path: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def make_tiny_options(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    """Make a folder that is new and holds `tiny`, and options for a run that writes below it only."""
+
+    def make() -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("run")
+        return folder, options_for(write_tiny(folder / "data"), folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run of DPR-SASRec on `tiny` returned that was long enough to learn the colours."""
     folder = tmp_path_factory.mktemp("trained")

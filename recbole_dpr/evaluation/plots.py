@@ -20,7 +20,6 @@ from recbole_dpr.evaluation.systems import SEES
 
 COLOURS = ("#0072B2", "#999999", "#E69F00", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442")
 LABELLED = 6  # with more systems than this the numbers on the bars would overlap
-STAGES = {1: "1: collaborative pre-training", 2: "2: alignment", 3: "3: promptable fine-tuning"}
 DPI = 120
 WIDTH = 10.0  # inches
 
@@ -79,7 +78,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
     Parameters
     ----------
     history : sequence of mappings
-        ``{"stage", "epoch", "loss", "valid": {name: value} or None, "seconds"}``, one per epoch.
+        ``{"stage", "title", "epoch", "loss", "valid": {name: value} or None, "seconds"}``, one per epoch.
     path : path of the PNG
     """
     stages = sorted({row["stage"] for row in history})
@@ -101,9 +100,8 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
         else:
             valid.text(0.5, 0.5, "no validation figures", ha="center", transform=valid.transAxes)
         seconds = sum(row.get("seconds") or 0 for row in rows)
-        name = STAGES.get(stage, str(stage))
         epochs = f"{len(rows)} epoch{'s' * (len(rows) != 1)}"
-        loss.set_title(f"Stage {name}\n{epochs}, {seconds:.0f} s", fontsize=10)
+        loss.set_title(f"Stage {stage}: {rows[0]['title']}\n{epochs}, {seconds:.0f} s", fontsize=10)
         for panel in (loss, valid):
             _tidy(panel)
             panel.set_xlim(0.5, max(row["epoch"] for row in rows) + 1.5)

@@ -8,9 +8,11 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import reader_kind, states_layer
+from recbole_dpr.model.pretrained import learns_to_read, reader_kind, states_layer
 from recbole_dpr.model.recbole_model import recbole_model
+from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 
@@ -35,6 +37,29 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
     )
 
 
+def check_switches(config: Any) -> None:
+    """Refuse parts of DPR that would be left with nothing to act through, or to learn from.
+
+    Raises
+    ------
+    DPRError
+        Naming the option.
+    """
+    way = way_of(config.model_class)
+    for option, value in (("semantic_part", False), ("joint", True)):
+        if isinstance(way, Scores) and config[option] == value:
+            raise DPRError(
+                f"{option}={value} needs a backbone with a user vector, which {config['backbone']} has "
+                f"not ({way.why}): leave {option} out"
+            )
+    untrained = config["stage2_epochs"] == 0 and not config["joint"] and not config["checkpoint"]
+    if learns_to_read(config) and untrained:
+        raise DPRError(
+            f"a {reader_kind(config)} reader learns in stage 2: leave stage2_epochs=0 out, or give a "
+            "checkpoint"
+        )
+
+
 def build_dpr(
     config: Any,
     dataset: Any,
@@ -51,7 +76,13 @@ def build_dpr(
         What the attribute values are called.
     item_text : list of str ``[n_items]`` or None
         None leaves the encoded texts to the weights that will be loaded.
+
+    Raises
+    ------
+    DPRError
+        As `check_switches`.
     """
+    check_switches(config)
     names = encoder.vectors(readable)
     if item_text is None:
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)

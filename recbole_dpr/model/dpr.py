@@ -18,7 +18,7 @@ from recbole_dpr.data.logged import LoggedIntents
 from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
-from recbole_dpr.model.fusion import Fusion
+from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.pretrained import make_reader, reader_kind
 from recbole_dpr.model.reader import read_intents
@@ -70,24 +70,27 @@ class DPR(SequentialRecommender):
         n_values, semantic_size = len(self.attributes), config["semantic_size"]
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
+        part = semantic_size if config["semantic_part"] else 0
         self.reader = make_reader(names, reader_kind(config))
-        self.semantic = SemanticSpace(item_text, n_values, semantic_size)
+        self.semantic = SemanticSpace(item_text, n_values, semantic_size, part)
         self.prompt = IntentEmbedding(n_values, prompt_size)
         self.dropout = nn.Dropout(dropout)
-        self.fusion = Fusion(
-            state_size,
-            semantic_size,
-            prompt_size,
-            self.n_items,
-            self.max_seq_length,
-            config["fusion_heads"],
-            dropout,
-        )
+        self.fusion: Fusion | NoFusion = NoFusion()
+        if config["fusion"]:
+            self.fusion = Fusion(
+                state_size,
+                semantic_size,
+                prompt_size,
+                self.n_items,
+                self.max_seq_length,
+                config["fusion_heads"],
+                dropout,
+            )
         self.experts = MixtureOfExperts(
             state_size + prompt_size + self.fusion.size,
             prompt_size,
             config["expert_size"],
-            self.backbone.size + semantic_size,
+            self.backbone.size + part,
             config["n_experts"],
             dropout,
         )
@@ -166,7 +169,8 @@ class DPR(SequentialRecommender):
 
         Returns
         -------
-        shift ``[n, d]`` (d = 0 without a user vector), semantic ``[n, s]``
+        shift ``[n, d]`` (d = 0 without a user vector), semantic ``[n, s]`` (s = 0 where
+        ``semantic_part`` is switched off)
         """
         asked = self.prompt(include, exclude)
         prompts = asked.new_zeros(*where.shape, asked.shape[1])
@@ -179,7 +183,7 @@ class DPR(SequentialRecommender):
 
     def item_vectors(self) -> Tensor:
         """What the user vectors are multiplied with, ``[n_items, d + s]``."""
-        return torch.cat([self.backbone.item_vectors(), self.semantic.items()], dim=1)
+        return torch.cat([self.backbone.item_vectors(), self.semantic.item_part()], dim=1)
 
     def backbone_scores(self, interaction: Interaction) -> Tensor:
         """The backbone's own scores, the prompt ignored: ``[B, n_items]``."""
@@ -207,7 +211,7 @@ class DPR(SequentialRecommender):
             users = interaction[self.USER_ID][rows] if self.USER_ID in interaction else None
             states = self.states(items, users)
             shift, semantic = self.steer(states, items, where, include[rows], exclude[rows])
-            moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.items().T
+            moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.item_part().T
             steered = self.own_logits(scores[rows]) + self.strength * moved
             scores = scores.index_copy(0, rows, steered)
         return scores
@@ -238,8 +242,8 @@ class DPR(SequentialRecommender):
         states, mask, include, exclude = batch.prompts
         return semantic, self.reader.loss(self.reader(states, mask), include, exclude)
 
-    def frozen_part(self, interaction: Interaction) -> Tensor:
-        """What stage 3 needs of the frozen backbone for a batch of windows, always the same.
+    def backbone_part(self, interaction: Interaction) -> Tensor:
+        """What steering needs of the backbone for a batch of windows; once it is frozen, always the same.
 
         Its states ``[B, L, d]``; of a backbone without a user vector its own scores ``[B, n_items]`` at
         the last item.
@@ -248,27 +252,47 @@ class DPR(SequentialRecommender):
             return self.backbone.scores(interaction)
         return self.backbone.states(interaction[self.ITEM_SEQ], interaction[self.USER_ID])
 
-    def prompted_loss(self, interaction: Interaction, frozen: Tensor) -> Tensor:
-        """Stage 3: cross entropy of the steered scores at every target, each with an intent drawn.
+    def prompted_loss(self, interaction: Interaction, part: Tensor) -> Tensor:
+        """Stage 3: `steered_loss` at every target, each with an intent drawn.
 
-        A target that came with a logged prompt has the intent of that one. ``frozen`` is the
-        `frozen_part` of the batch.
+        A target that came with a logged prompt has the intent of that one. ``part`` is the
+        `backbone_part` of the batch.
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         own = interaction.interaction.get(LOGGED_LIST)
-        where, include, exclude = target_intents(
-            self.attributes, items, targets, self.task_mix, own, self.logged
-        )
-        states = frozen if self.backbone.size else self.states(items)
+        intents = target_intents(self.attributes, items, targets, self.task_mix, own, self.logged)
+        return self.steered_loss(interaction, part, *intents)
+
+    def steered_loss(
+        self,
+        interaction: Interaction,
+        part: Tensor,
+        where: Tensor,
+        include: Tensor,
+        exclude: Tensor,
+    ) -> Tensor:
+        """Cross entropy of the steered scores at the targets that have an intent.
+
+        Parameters
+        ----------
+        interaction : Interaction
+            A batch of windows.
+        part : Tensor
+            Its `backbone_part`.
+        where : BoolTensor ``[B, L]``
+            The n targets.
+        include, exclude : Tensor ``[n, V]``
+        """
+        items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
+        states = part if self.backbone.size else self.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
         if not self.backbone.size:
-            own = self.own_logits(frozen[where.any(dim=1)])
-            logits = own + semantic @ self.semantic.items().T
+            own = self.own_logits(part[where.any(dim=1)])
+            logits = own + semantic @ self.semantic.item_part().T
             loss = cross_entropy(logits, targets[where], reduction="sum")
             return loss / max(1, len(logits))  # a batch without any intent is no NaN
         users = torch.cat([states[where] + shift, semantic], dim=1)
-        vectors = torch.cat([self.backbone.item_vectors().detach(), self.semantic.items()], dim=1)
-        return catalogue_cross_entropy(users, vectors, targets[where])
+        return catalogue_cross_entropy(users, self.item_vectors(), targets[where])
 
     def steering_parameters(self) -> list[nn.Parameter]:
         """What stage 3 trains: neither the backbone nor the reader."""

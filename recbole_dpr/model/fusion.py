@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+# Attended histories ``[n, size]`` at the last position, from states ``[n, L, d]`` of the history and
+# ``[n, d]`` of its last item, items ``[n, L]``, last positions ``[n]`` and prompts ``[n, p]``.
+AtLast = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Fusion(nn.Module):
@@ -75,5 +81,65 @@ class Fusion(nn.Module):
         attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return attended.transpose(1, 2).flatten(2)
 
+    def at_last(self, semantic: Tensor) -> AtLast:
+        """`forward` at the last position alone, for a catalogue that stays as it is.
+
+        Parameters
+        ----------
+        semantic : Tensor ``[n_items, semantic_size]``
+            Semantic vectors of all items.
+        """
+        return LastPosition(self, semantic)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class LastPosition:
+    """What `Fusion` gives at the last position, up to float rounding, at a fraction of its work.
+
+    What no request changes is made once: keys and values are tables by item, to which the states'
+    part is added.
+    """
+
+    def __init__(self, fusion: Fusion, semantic: Tensor) -> None:
+        self.fusion = fusion
+        own = torch.cat([semantic, fusion.own.weight], dim=1)
+        weight = torch.cat([fusion.key.weight, fusion.value.weight])
+        bias = torch.cat([fusion.key.bias, fusion.value.bias])
+        state_size = weight.shape[1] - own.shape[1]
+        self._of_state = weight[:, :state_size].T.contiguous()
+        self._of_item = own @ weight[:, state_size:].T + bias
+
+    def __call__(
+        self, states: Tensor, state: Tensor, items: Tensor, last: Tensor, prompts: Tensor
+    ) -> Tensor:
+        """The attended history; see `AtLast`."""
+        fusion, heads = self.fusion, self.fusion.heads
+        both = states @ self._of_state
+        both += self._of_item[items]
+        key, value = both.chunk(2, dim=-1)
+        query = fusion.query(torch.cat([state, prompts], dim=1))
+        distance = last[:, None] - torch.arange(items.shape[1], device=items.device)
+        bias = fusion.recency[:, distance.clamp(min=0)].transpose(0, 1)  # [n, heads, L]
+        bias = bias.masked_fill(distance[:, None] < 0, -torch.inf)
+        query, key, value = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
+        match = torch.einsum("nhd,nlhd->nhl", query, key) / query.shape[-1] ** 0.5
+        return torch.einsum("nhl,nlhd->nhd", (match + bias).softmax(dim=-1), value).flatten(1)
+
+
+class NoFusion(nn.Module):
+    """Stands in for `Fusion` where it is switched off: an attended history of size 0.
+
+    The experts then see the state and the prompt alone.
+    """
+
+    size = 0
+
+    def forward(self, states: Tensor, items: Tensor, semantic: Tensor, prompts: Tensor) -> Tensor:
+        """Nothing, at every position: ``[B, L, 0]``."""
+        return states.new_zeros(*items.shape, 0)
+
+    def at_last(self, semantic: Tensor) -> AtLast:
+        """Nothing, at the last position: ``[n, 0]``."""
+        return lambda states, state, items, last, prompts: state.new_zeros(len(state), 0)

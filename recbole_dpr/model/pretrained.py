@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_dpr.errors import DPRError
+from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
 
 SIZE = 128
@@ -19,7 +20,7 @@ READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
 def reader_kind(config: Any) -> str:
-    """Whether a run uses the "shipped" reader or one "trained" in stage 2.
+    """Whether a run uses the "shipped" reader, or a "trained" or "pooled" one, learned in stage 2.
 
     Raises
     ------
@@ -35,6 +36,11 @@ def reader_kind(config: Any) -> str:
     return config["reader"] or ("trained" if own_encoder else "shipped")
 
 
+def learns_to_read(config: Any) -> bool:
+    """Whether a run trains its reader."""
+    return reader_kind(config) != "shipped"
+
+
 def states_layer(kind: str) -> int | None:
     """The layer of the text encoder that a reader of this kind reads; None is the last."""
     return SHIPPED_STATES if kind == "shipped" else None
@@ -42,7 +48,9 @@ def states_layer(kind: str) -> int | None:
 
 def make_reader(names: Tensor, kind: str) -> PromptReader:
     """A reader of the values of these names, ``[V, D]``."""
-    if kind != "shipped":
+    if kind == "pooled":
+        return PooledReader(names, SIZE, upper=0)
+    if kind == "trained":
         return PromptReader(names, SIZE, upper=0)
     reader = PromptReader(names, SIZE, SHIPPED_UPPER)
     reader.load_state_dict({name: w.float() for name, w in load_file(READER_FILE).items()})

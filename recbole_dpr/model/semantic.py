@@ -24,6 +24,9 @@ class SemanticSpace(nn.Module):
         Encoded item texts.
     n_values : int
     size : int
+    part : int
+        How many of the dimensions are part of the user and item vectors: all, or 0 where a prompt acts
+        through the shift of the state alone. The fusion reads all of them either way.
 
     Attributes
     ----------
@@ -33,8 +36,9 @@ class SemanticSpace(nn.Module):
 
     item_text: Tensor
 
-    def __init__(self, item_text: Tensor, n_values: int, size: int) -> None:
+    def __init__(self, item_text: Tensor, n_values: int, size: int, part: int) -> None:
         super().__init__()
+        self.part = part
         self.register_buffer("item_text", item_text)
         self.project = nn.Linear(item_text.shape[1], size, bias=False)
         self.free = nn.Embedding(len(item_text), size)
@@ -49,9 +53,16 @@ class SemanticSpace(nn.Module):
         """Semantic item vectors, ``[n_items, size]``."""
         return self.project(self.item_text) + self.free.weight
 
+    def item_part(self) -> Tensor:
+        """The semantic part of the item vectors, ``[n_items, part]``."""
+        return self.items()[:, : self.part]
+
     def forward(self, include: Tensor, exclude: Tensor) -> Tensor:
-        """The direction of an intent, ``[n, size]`` from two ``[n, V]``; zero for the empty one."""
-        return self.wanted(include) + self.unwanted(exclude)
+        """The direction of an intent in the semantic part, ``[n, part]`` from two ``[n, V]``.
+
+        Zero for the empty intent.
+        """
+        return (self.wanted(include) + self.unwanted(exclude))[:, : self.part]
 
     def alignment_loss(self, items: Tensor, matrix: Tensor) -> Tensor:
         """Squared distance of the dot products from the log-likelihoods of single wishes.

@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole_dpr import compat
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
 from recbole_dpr.errors import DPRError
-from recbole_dpr.files import CONFIG_FILE, read_run_options
+from recbole_dpr.files import CONFIG_FILE, properties_dir, read_run_options, read_yaml
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
 from recbole_dpr.naming import resolve_model
 from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
@@ -46,7 +46,9 @@ class RunOptions:
         model: type | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self._options = read_run_options(run_dir)
+        # An option that the run did not know yet has its default: what it did.
+        defaults = read_yaml(properties_dir() / "model" / "DPR.yaml")
+        self._options = {**defaults, **read_run_options(run_dir)}
         resolved = resolve_model(model or self["model"])
         if resolved.name != self["model"]:
             raise DPRError(f"{run_dir} holds a {self['model']}, not a {resolved.name}")

@@ -18,9 +18,9 @@ class Steering:
     """The user vectors and scores of a `DPR` in evaluation mode, for the last position alone.
 
     Training asks `DPR.steer` at every position of a window, and the item vectors change with every
-    step. A server asks at the last position, and they stay: so `Fusion`'s keys and values are
-    tables by item, to which only the states' part is added; and one pass of the backbone gives its
-    scores and its states. What comes out equals `DPR.steered_scores` up to float rounding.
+    step. A server asks at the last position, and they stay: so the fusion is asked there alone
+    (`Fusion.at_last`), and one pass of the backbone gives its scores and its states. What comes out
+    equals `DPR.steered_scores` up to float rounding.
 
     Not thread-safe: the backbone is watched while it runs (see `_watched`).
 
@@ -43,13 +43,7 @@ class Steering:
             model.backbone.way, "positionwise", True
         )
         self.vectors = model.item_vectors()
-        fusion, size = model.fusion, self.size
-        own = torch.cat([self.vectors[:, size:], fusion.own.weight], dim=1)
-        weight = torch.cat([fusion.key.weight, fusion.value.weight])
-        bias = torch.cat([fusion.key.bias, fusion.value.bias])
-        state_size = weight.shape[1] - own.shape[1]
-        self._of_state = weight[:, :state_size].T.contiguous()
-        self._of_item = own @ weight[:, state_size:].T + bias
+        self._attend = model.fusion.at_last(model.semantic.items())
 
     @torch.inference_mode()
     def scores(
@@ -137,22 +131,6 @@ class Steering:
         moved = self.model.experts(torch.cat([state, prompt, attended], dim=1), prompt)
         moved[:, self.size :] += self.model.semantic(include, exclude)
         return rows, moved * strength
-
-    def _attend(
-        self, states: Tensor, state: Tensor, items: Tensor, last: Tensor, prompt: Tensor
-    ) -> Tensor:
-        """`Fusion.forward` at the last position: ``[n, d]``."""
-        fusion, heads = self.model.fusion, self.model.fusion.heads
-        both = states @ self._of_state
-        both += self._of_item[items]
-        key, value = both.chunk(2, dim=-1)
-        query = fusion.query(torch.cat([state, prompt], dim=1))
-        distance = last[:, None] - torch.arange(items.shape[1], device=items.device)
-        bias = fusion.recency[:, distance.clamp(min=0)].transpose(0, 1)  # [n, heads, L]
-        bias = bias.masked_fill(distance[:, None] < 0, -torch.inf)
-        query, key, value = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
-        match = torch.einsum("nhd,nlhd->nhl", query, key) / query.shape[-1] ** 0.5
-        return torch.einsum("nhl,nlhd->nhd", (match + bias).softmax(dim=-1), value).flatten(1)
 
 
 def _at(states: Tensor, last: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training stage is, and the three of DPR."""
+"""What a training stage is, the three of DPR, and all of them in one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from torch.nn import Parameter
 from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
 from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.joint import JointBatch, JointLoader
 from recbole_dpr.data.loading import PrefixLoader
 from recbole_dpr.data.logged import LoggedIntents, known_intents
 from recbole_dpr.data.prompts import made_prompts
 from recbole_dpr.data.windows import WINDOW, PrefixWindows, WindowLoader
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import reader_kind
+from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.training.validation import PromptedTraining
 
 STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 half a gigabyte
@@ -89,14 +91,14 @@ class FrozenParts:
             self._kept = torch.cat([self._compute(loader.windows(part)).cpu() for part in parts])
 
     def __call__(self, batch: Interaction) -> Tensor:
-        """`DPR.frozen_part` of a batch of windows."""
+        """`DPR.backbone_part` of a batch of windows."""
         if self._kept is None:
             return self._compute(batch)
         return self._kept[batch[WINDOW].cpu()].to(self.model.device)
 
     @torch.no_grad()
     def _compute(self, batch: Interaction) -> Tensor:
-        return self.model.frozen_part(batch.to(self.model.device))
+        return self.model.backbone_part(batch.to(self.model.device))
 
 
 def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:
@@ -131,27 +133,32 @@ def collaborative_stage(config: Any, backbone: Backbone, loss: Loss, loader: Any
 
 def alignment_stage(config: Any, model: DPR, training: PromptedTraining) -> Stage:
     """Stage 2: align item texts and prompts with the item space, backbone frozen."""
-    options = config.stage(2)
-    parameters = list(model.semantic.parameters())
+    return Stage(
+        2,
+        "alignment",
+        config.stage(2),
+        alignment_loader(config, model, training),
+        model.alignment_loss,
+        [*model.semantic.parameters(), *learned_reader(config, model)],
+        True,
+    )
+
+
+def alignment_loader(config: Any, model: DPR, training: PromptedTraining) -> AlignmentLoader:
+    """Items with their values, and made prompts where the reader is trained too."""
     prompts = None
-    if reader_kind(config) == "trained":
+    if learns_to_read(config):
         rng = np.random.default_rng(config["task_seed"])
         n_values = len(model.attributes)
         size = config["reader_prompts"]
         prompts = made_prompts(training.phrasebook, n_values, size, rng)
-        parameters += model.reader.parameters()
-    loader = AlignmentLoader(
-        model.n_items, options.batch_size, config["seed"], prompts, model.encoder
-    )
-    return Stage(
-        2,
-        "alignment",
-        options,
-        loader,
-        model.alignment_loss,
-        parameters,
-        True,
-    )
+    size = config.stage(2).batch_size
+    return AlignmentLoader(model.n_items, size, config["seed"], prompts, model.encoder)
+
+
+def learned_reader(config: Any, model: DPR) -> list[Parameter]:
+    """The weights of the reader, if it is trained."""
+    return list(model.reader.parameters()) if learns_to_read(config) else []
 
 
 def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
@@ -162,9 +169,7 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         windows = WindowLoader(config, dataset, options.batch_size, fixed_cuts=True)
     else:
         windows = PrefixWindows(config, dataset, options.batch_size, options.prefixes)
-    if dataset.logged:
-        logged = known_intents(dataset.logged, model.read)
-        model.logged = LoggedIntents.of(logged, len(model.attributes))
+    hear_logged(model, dataset)
     frozen = FrozenParts(model, windows)
     return Stage(
         3,
@@ -175,3 +180,62 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         model.steering_parameters(),
         True,
     )
+
+
+def hear_logged(model: DPR, dataset: PromptDataset) -> None:
+    """Let targets that came with a prompt of the data set's own be asked that one."""
+    if dataset.logged:
+        logged = known_intents(dataset.logged, model.read)
+        model.logged = LoggedIntents.of(logged, len(model.attributes))
+
+
+def joint_stage(config: Any, model: DPR, own: Any, training: PromptedTraining) -> Stage:
+    """One stage in place of three: the sum of their losses, nothing frozen.
+
+    It takes as many steps as stage 1, by the options of stage 1, from fresh weights like stage 1, and is
+    validated on the prompted tasks, like stage 3.
+
+    Parameters
+    ----------
+    own : WindowLoader or PrefixLoader
+        The batches of stage 1.
+
+    Raises
+    ------
+    DPRError
+        If prompts of the data set are to be read by a reader that has learned nothing yet.
+    """
+    dataset = own.dataset
+    if learns_to_read(config) and any(intent is None for _, intent in dataset.logged):
+        raise DPRError(
+            "joint=True with a reader that is trained needs prompts whose include and exclude are "
+            f"known: give {config['dataset']}.prompt these columns"
+        )
+    hear_logged(model, dataset)
+    windows = own
+    if not model.backbone.causal:
+        size = config["train_batch_size"]  # as many as the backbone sees at once
+        windows = PrefixWindows(config, dataset, size, config.stage(3).prefixes)
+    backbone = [weight for weight in model.backbone.parameters() if weight.requires_grad]
+
+    def loss(batch: JointBatch) -> tuple[Tensor, ...]:
+        part = model.backbone_part(batch.windows)
+        return (
+            *_several(model.calculate_loss(batch.own)),
+            *_several(model.alignment_loss(batch.alignment)),
+            model.prompted_loss(batch.windows, part),
+        )
+
+    return Stage(
+        1,
+        "all at once",
+        replace(config.stage(1), valid_metric=config.stage(3).valid_metric),
+        JointLoader(own, alignment_loader(config, model, training), windows),
+        loss,
+        [*backbone, *model.steering_parameters(), *learned_reader(config, model)],
+        True,
+    )
+
+
+def _several(losses: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return losses if isinstance(losses, tuple) else (losses,)

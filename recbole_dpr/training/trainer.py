@@ -24,6 +24,7 @@ from recbole_dpr.training.stages import (
     Stage,
     alignment_stage,
     collaborative_stage,
+    joint_stage,
     own_stage,
     prompted_stage,
 )
@@ -97,6 +98,10 @@ class DPRTrainer(Trainer):
         backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
         if self.config["pretrain_epochs"]:
             yield own_stage(self.config, backbone.model, train_data.dataset)
+        if isinstance(model, DPR) and self.config["joint"]:
+            assert self.training is not None
+            yield joint_stage(self.config, model, train_data, self.training)
+            return
         loss = model.calculate_loss if isinstance(model, DPR) else backbone.training_loss
         yield collaborative_stage(self.config, backbone, loss, train_data)
         if isinstance(model, DPR):
@@ -211,6 +216,7 @@ class DPRTrainer(Trainer):
             self.history.append(
                 {
                     "stage": stage.number,
+                    "title": stage.title,
                     "epoch": epoch,
                     "steps": steps,
                     "loss": loss,

@@ -46,9 +46,12 @@ def metrics():
 
 
 HISTORY = [
-    {"stage": 1, "epoch": 0, "loss": 7.0, "valid": {"ndcg@10": 0.03}, "seconds": 4.0},
-    {"stage": 1, "epoch": 1, "loss": 6.0, "valid": {"ndcg@10": 0.05}, "seconds": 4.0},
-    {"stage": 2, "epoch": 0, "loss": 3.0, "valid": None, "seconds": 2.0},
+    {"stage": stage, "title": title, "epoch": epoch, "loss": loss, "valid": valid, "seconds": 4.0}
+    for stage, title, epoch, loss, valid in [
+        (1, "collaborative pre-training", 0, 7.0, {"ndcg@10": 0.03}),
+        (1, "collaborative pre-training", 1, 6.0, {"ndcg@10": 0.05}),
+        (2, "alignment", 0, 3.0, None),
+    ]
 ]
 ROUTER = {"positive": [0.8, 0.2], "negative": [0.1, 0.9]}
 EXAMPLE = Example(

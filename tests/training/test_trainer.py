@@ -88,6 +88,26 @@ def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_a
     ]
 
 
+@pytest.mark.parametrize(
+    ("model", "killed_after"), [("DPR-GRU4Rec", 0), ("DPR-GRU4Rec", 1), ("DPR-Caser", 1)]
+)
+def test_a_killed_joint_run_resumes_to_the_same_figures(
+    options, monkeypatch, model, killed_after, tmp_path
+):
+    options |= {"joint": True, "train_batch_size": 64, "stage3_prefixes": 100}
+    run_dir = killed_and_resumed(model, options, killed_after, monkeypatch, tmp_path)
+    history = json.loads((run_dir / "training.json").read_text())
+    assert [(row["stage"], row["epoch"]) for row in history] == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_a_joint_run_stops_early(options):
+    longer = options | {"joint": True, "stage1_epochs": 30, "stage1_patience": 0}
+    result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=longer)
+    history = json.loads(Path(result["run_dir"], "training.json").read_text())
+    scores = [row["valid"]["ndcg@10"] for row in history]
+    assert len(scores) < 30 and scores[-1] <= max(scores) == result["best_valid_score"]
+
+
 def test_the_backbone_is_the_same_after_all_three_stages(options):
     plain = run_recbole_dpr("SASRec", "tiny", config_dict=options)
     steered = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
