@@ -15,6 +15,10 @@ from recbole_dpr.options import is_number
 # Figures of a ranking that this package adds to RecBole's.
 OWN_METRICS = ("satisfied", "violation")
 
+# Systems that option `compare` adds. Those of the second line carry a number: rerank_20.
+COMPARED = ("additive", "semantic")
+COMPARED_AT_K = ("rerank", "post_filter")
+
 
 def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Check the layered options of a run, before RecBole completes them.
@@ -51,9 +55,31 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     nothing = options["stage1_epochs"] == 0 and not options["checkpoint"]
     if options["promptable"] and options["joint"] and nothing:
         raise DPRError("joint=True trains in stage 1 alone: leave stage1_epochs=0 out")
+    for name in options["compare"]:
+        compared_system(name)
     _check_protocol(options)
     _check_task_mix(options["task_mix"])
     _check_metrics(options)
+
+
+def compared_system(name: Any) -> tuple[str, int]:
+    """Take apart a name of option `compare`: ``("rerank", 20)`` of "rerank_20", or 0.
+
+    Raises
+    ------
+    DPRError
+        If there is no such system.
+    """
+    if name in COMPARED:
+        return name, 0
+    parts = re.fullmatch(rf"({'|'.join(COMPARED_AT_K)})_([1-9][0-9]*)", str(name))
+    if not parts:
+        examples = [*COMPARED, *(f"{family}_20" for family in COMPARED_AT_K)]
+        raise DPRError(
+            f"compare has no system {name!r}{did_you_mean(str(name), examples)}; it takes names such as "
+            f"{', '.join(examples)}, with any number"
+        )
+    return parts[1], int(parts[2])
 
 
 def _check_protocol(options: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ def train(flags: argparse.Namespace) -> int:
 
 def evaluate(flags: argparse.Namespace) -> int:
     from recbole_dpr import quick_start
-    from recbole_dpr.evaluation.report import summary_table
+    from recbole_dpr.evaluation.tables import summary_table
 
     metrics = quick_start.evaluate(flags.run, flags.options)
     print(json.dumps(metrics) if flags.json else summary_table(metrics))

@@ -26,8 +26,8 @@ PATHS = ("data_path", "checkpoint_dir", "backbone_checkpoint", "checkpoint", "re
 # Options that are given in part: what is left out keeps its default.
 MERGED = ("eval_args", "task_mix")
 
-# Options that name columns of the .item file; one name alone need not be a list.
-COLUMN_LISTS = ("prompt_fields", "item_text_fields")
+# Lists of names; one name alone need not be a list.
+NAME_LISTS = ("prompt_fields", "item_text_fields", "compare")
 
 
 class Layers:
@@ -97,7 +97,7 @@ class Layers:
                     value = option.check(value, source)
                 if name in MERGED:
                     value = {**merged.get(name, defaults[name]), **value}
-                if name in COLUMN_LISTS and isinstance(value, str):
+                if name in NAME_LISTS and isinstance(value, str):
                     value = [value]
                 if name in PATHS and value is not None:
                     value = os.path.expanduser(value)

@@ -22,14 +22,15 @@ from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
-from recbole_dpr.data.logged import known_intents
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import PromptTable
-from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks
+from recbole_dpr.data.tasks import validation_tasks
 from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
-from recbole_dpr.evaluation.report import collect_examples, summary_table, write_report
+from recbole_dpr.evaluation.compared import rerank_scorer
+from recbole_dpr.evaluation.evaluate import write_json
+from recbole_dpr.evaluation.measure import measure
+from recbole_dpr.evaluation.report import collect_examples, write_report
+from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import log_to
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
@@ -96,6 +97,7 @@ def run_recbole_dpr(
     data = load_data(config)
     phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     built = build_model(config, data, phrasebook)
+    rerank_scorer(config, data.whole, [])  # a wrong name should not come out after the training
 
     run_dir.mkdir(parents=True, exist_ok=True)
     logger = log_to(run_dir, config["state"])
@@ -236,11 +238,8 @@ def prompted_training(
     """The prompts that stages 2 and 3 are validated with: training phrases, on the validation split."""
     if not config["promptable"]:
         return None
-    prompts = PromptTable(len(data.whole.attributes))
-    tasks = prompted_tasks(data.valid._dataset, phrasebook, prompts, config["task_seed"] + 1)
-    return PromptedTraining(
-        phrasebook, [task for task in tasks if task.phrases == "train"], prompts
-    )
+    tasks, prompts = validation_tasks(data.valid.dataset, phrasebook, config["task_seed"])
+    return PromptedTraining(phrasebook, tasks, prompts)
 
 
 def report(
@@ -253,7 +252,7 @@ def report(
 ) -> dict[str, Any]:
     """Evaluate on the test split and write metrics.json, ranks.json, training.json, report.md."""
     run_dir, test = trainer.run_dir, data.test._dataset
-    metrics, ranks, tasks, prompts = measure(config, data.test, model, phrasebook)
+    metrics, ranks, tasks, prompts = measure(config, data.valid, data.test, model, phrasebook)
     router = router_weights(model, tasks) if isinstance(model, DPR) else None
     metrics["seconds"] = {
         **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
@@ -278,24 +277,6 @@ def report(
     return metrics
 
 
-def measure(
-    config: DPRConfig, loader: Any, model: Any, phrasebook: Phrasebook
-) -> tuple[dict[str, Any], dict[str, Any], list[PromptedTask], PromptTable]:
-    """Every task on a split: what `evaluate_tasks` returns, the tasks and their prompts."""
-    split = loader.dataset
-    prompts = PromptTable(len(split.attributes))
-    tasks = prompted_tasks(split, phrasebook, prompts, config["task_seed"])
-    promptable = isinstance(model, DPR)
-    labelled = all(intent is not None for _, intent in split.logged)
-    if split.logged and (labelled or promptable):
-        logged = known_intents(split.logged, model.read if promptable else None)
-        tasks += [task for task in [logged_task(split, logged, prompts)] if len(task.rows)]
-    if promptable:
-        model.set_prompts(prompts.texts)
-    metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, sampler=loader._sampler)
-    return metrics, ranks, tasks, prompts
-
-
 def evaluate(run_dir: str | Path, config_dict: dict[str, Any] | None = None) -> dict[str, Any]:
     """Measure a finished run again on its data set's test split, writing nothing.
 
@@ -314,9 +295,9 @@ def evaluate(run_dir: str | Path, config_dict: dict[str, Any] | None = None) -> 
     DPRError
         As `load_data_and_model`.
     """
-    config, model, dataset, _, _, test = load_data_and_model(run_dir, None, config_dict)
+    config, model, dataset, _, valid, test = load_data_and_model(run_dir, None, config_dict)
     phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
-    return measure(config, test, model, phrasebook)[0]
+    return measure(config, valid, test, model, phrasebook)[0]
 
 
 @torch.no_grad()

@@ -84,6 +84,19 @@ def prompted_tasks(
     return tasks
 
 
+def validation_tasks(
+    split: PromptDataset, phrasebook: Phrasebook, seed: int
+) -> tuple[list[PromptedTask], PromptTable]:
+    """The prompted tasks of the validation split in training phrases, and their prompts.
+
+    Stages 2 and 3 are validated with them, and compared systems are tuned. ``seed`` is that of the
+    test's tasks, which get other draws.
+    """
+    prompts = PromptTable(len(split.attributes))
+    tasks = prompted_tasks(split, phrasebook, prompts, seed + 1)
+    return [task for task in tasks if task.phrases == "train"], prompts
+
+
 def logged_task(
     split: PromptDataset, logged: Sequence[tuple[str, Intent]], prompts: PromptTable
 ) -> PromptedTask:

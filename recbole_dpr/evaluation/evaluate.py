@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.evaluator import DataStruct, Evaluator
-from recbole.utils import set_color
 from torch import Tensor
-from tqdm import tqdm
 
-from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.batches import prompted_batches, score_prompted
 from recbole_dpr.evaluation.metrics import (
     DECIMALS,
     METRICS,
     PER_USER,
     PromptCollector,
+    ndcg_gain,
     register_metrics,
+    reported_k,
 )
-from recbole_dpr.evaluation.systems import PromptedBatch, System, baselines, hide_padding
+from recbole_dpr.evaluation.significance import paired
+from recbole_dpr.evaluation.systems import System, baselines
 from recbole_dpr.files import write_text
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def evaluate_tasks(
     metrics : dict
         The content of ``metrics.json``. Beside the design's keys it has ``slices`` (task ->
         ``on_habit`` / ``off_habit`` -> system -> figures, unseen phrases), ``left_out`` (task ->
-        number of users without a valid prompt) and ``standard_error`` (task -> system -> standard
-        error of the NDCG, over the users).
+        number of users without a valid prompt), ``standard_error`` (task -> system -> standard
+        error of the NDCG, over the users), ``significance`` (task -> system -> `paired` of ``DPR``
+        against it, unseen phrases) and ``system_seconds`` (system -> seconds that scoring took it).
     ranks : dict
         For tests of significance: ``unseen`` / ``train`` / ``hard`` -> task -> ``{"rows": [...], "ranks":
         {system: [...]}}``, the target's rank (1 = first, ties at their average) for each row.
@@ -95,59 +96,51 @@ def evaluate_tasks(
     started = time.perf_counter()
     model.eval()
     asked = [p for p in PARTS if p == "unseen" or any(task.phrases == p for task in tasks)]
-    keys = ("slices", "left_out", "standard_error", "seconds")
+    keys = ("slices", "left_out", "standard_error", "significance", "system_seconds", "seconds")
     metrics: dict[str, Any] = {key: config[key] for key in ("model", "dataset", "seed")}
     metrics.update({key: {} for key in (*(PARTS[p] for p in asked), *keys)})
     ranks: dict[str, Any] = {phrases: {} for phrases in asked}
     evaluator = Evaluator(_settings(config))
+    compared = prompted_systems(model, config, extra)
+    seconds: dict[str, float] = {}
+    k = reported_k(config["topk"])
 
     for task in tasks:
-        systems = _systems(model, task, config, extra or {})
-        collected = _collect(model, task, config, dataset, prompts, systems, sampler)
-        figures = {name: _figures(evaluator, struct) for name, struct in collected.items()}
         standard = task.name == "standard"
+        names = [n for n in compared if not standard or n in ("DPR", "backbone")]
+        systems = {name: compared[name] for name in names}
+        collected = _collect(model, task, config, dataset, prompts, systems, sampler, seconds)
+        task_ranks = {name: struct["rec.rank"] for name, struct in collected.items()}
+        figures = {name: _figures(evaluator, struct) for name, struct in collected.items()}
         for phrases in asked if standard else [task.phrases]:
             metrics[PARTS[phrases]][task.name] = figures
         if standard or task.phrases == "unseen":
             metrics["left_out"][task.name] = int(task.left_out)
             metrics["standard_error"][task.name] = {
-                name: _standard_error(struct["rec.rank"], _report_k(config))
-                for name, struct in collected.items()
+                name: _standard_error(rank, k) for name, rank in task_ranks.items()
             }
+            if "DPR" in task_ranks:
+                metrics["significance"][task.name] = paired(task_ranks, "DPR", k)
             if not standard:
                 metrics["slices"][task.name] = _slices(evaluator, collected, task.on_habit)
         ranks["unseen" if standard else task.phrases][task.name] = {
             "rows": task.rows.tolist(),
-            "ranks": {name: _plain(s["rec.rank"]) for name, s in collected.items()},
+            "ranks": {name: _plain(rank) for name, rank in task_ranks.items()},
         }
 
+    metrics["system_seconds"] = {name: round(spent, 2) for name, spent in seconds.items()}
     metrics["seconds"]["evaluate"] = round(time.perf_counter() - started, 2)
     return metrics, ranks
 
 
-def prompted_batch(
-    model: Any, interaction: Any, config: Any, dataset: PromptDataset, prompts: PromptTable
-) -> PromptedBatch:
-    """Score one of RecBole's batches with the backbone and look up what its prompts ask for.
-
-    The parameters are those of `evaluate_tasks`; `interaction` carries the prompt ids.
-    """
-    interaction = interaction.to(config["device"])
-    ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
-    return PromptedBatch(
-        backbone=_scores(
-            model, getattr(model, "backbone_scores", model.full_sort_predict), interaction
-        ),
-        include=prompts.include[ids],
-        exclude=prompts.exclude[ids],
-        attributes=dataset.attributes,
-        interaction=interaction,
-    )
-
-
-def score_prompted(model: Any, interaction: Any) -> Tensor:
-    """Return the model's own scores for its prompts, ``[batch, n_items]``."""
-    return _scores(model, model.full_sort_predict, interaction)
+def prompted_systems(
+    model: Any, config: Any, extra: Mapping[str, System] | None = None
+) -> dict[str, System]:
+    """The systems of the prompted tasks by name: ``DPR`` where the model is promptable, then others."""
+    systems: dict[str, System] = {}
+    if hasattr(model, "backbone_scores"):
+        systems["DPR"] = lambda batch: score_prompted(model, batch.interaction)
+    return {**systems, **baselines(config), **(extra or {})}
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
@@ -174,18 +167,6 @@ def _settings(config: Any) -> dict[str, Any]:
     }
 
 
-def _systems(
-    model: Any, task: PromptedTask, config: Any, extra: Mapping[str, System]
-) -> dict[str, System]:
-    systems: dict[str, System] = {}
-    if hasattr(model, "backbone_scores"):
-        systems["DPR"] = lambda batch: score_prompted(model, batch.interaction)
-    compared = baselines(config)
-    if task.name == "standard":
-        return {**systems, "backbone": compared["backbone"]}
-    return {**systems, **compared, **extra}
-
-
 def _collect(
     model: Any,
     task: PromptedTask,
@@ -194,37 +175,29 @@ def _collect(
     prompts: PromptTable,
     systems: Mapping[str, System],
     sampler: Any,
+    seconds: dict[str, float],
 ) -> dict[str, DataStruct]:
-    """Rank the catalogue for every row of one task; returns what was collected per system."""
+    """Rank the catalogue for every row of one task; returns what was collected per system.
+
+    The time that each system takes to score is added to `seconds`.
+    """
     if not len(task.rows):
         return {name: _empty() for name in systems}
     settings = _settings(config)
     collectors = {
         name: PromptCollector(settings, label=f"{name} on the {task.name} task") for name in systems
     }
-    split = dataset.with_prompts(task.rows, task.prompt_ids)
-    loader = FullSortEvalDataLoader(config, split, sampler)
-    title = set_color(f"Evaluate {task.name} {task.phrases}".strip(), "pink")
-    for interaction, _, users, items in tqdm(
-        loader, ncols=100, desc=title, disable=not config["show_progress"]
-    ):
-        batch = prompted_batch(model, interaction, config, dataset, prompts)
+    for batch, users, items in prompted_batches(model, task, config, dataset, prompts, sampler):
         for name, system in systems.items():
+            started = time.perf_counter()
+            scores = system(batch)
+            if scores.is_cuda:
+                torch.cuda.synchronize()
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
             collectors[name].eval_batch_collect(
-                system(batch), batch.interaction, users, items, batch.allowed, batch.forbidden
+                scores, batch.interaction, users, items, batch.allowed, batch.forbidden
             )
     return {name: collector.get_data_struct() for name, collector in collectors.items()}
-
-
-def _scores(model: Any, predict: Any, interaction: Any) -> Tensor:
-    try:
-        scores = predict(interaction)
-    except NotImplementedError:
-        raise DPRError(
-            f"{type(model).__name__} cannot score the whole catalogue (it has no "
-            "full_sort_predict): choose another backbone, such as SASRec or GRU4Rec"
-        ) from None
-    return hide_padding(scores.view(len(interaction), -1))
 
 
 def _figures(evaluator: Evaluator, collected: DataStruct) -> dict[str, float]:
@@ -261,16 +234,11 @@ def _empty() -> DataStruct:
     return part
 
 
-def _report_k(config: Any) -> int:
-    return 10 if 10 in config["topk"] else max(config["topk"])
-
-
 def _standard_error(rank: Tensor, k: int) -> float | None:
     """Return the standard error of the mean NDCG@k, or None for fewer than two users."""
     if len(rank) < 2:
         return None
-    place = rank.double().ceil()
-    gain = torch.where(place <= k, 1 / torch.log2(place + 1), 0.0)
+    gain = ndcg_gain(rank, k)
     return round(float(gain.std() / len(gain) ** 0.5), DECIMALS)
 
 

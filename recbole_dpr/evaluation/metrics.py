@@ -10,7 +10,7 @@ Checked against RecBole 1.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,23 @@ def average_rank(scores: Tensor, items: Tensor) -> Tensor:
     greater = (real > own).sum(dim=1)
     others = (real == own).sum(dim=1) - 1
     return 1 + greater + others / 2
+
+
+def ndcg_gain(rank: Tensor, k: int) -> Tensor:
+    """Return the NDCG@k of users with one target each, double, of the shape of `rank`.
+
+    Parameters
+    ----------
+    rank : Tensor
+        From `average_rank`; half a rank counts as the worse one, as in `PromptCollector`.
+    """
+    place = rank.double().ceil()
+    return torch.where(place <= k, 1 / torch.log2(place + 1), 0.0)
+
+
+def reported_k(topk: Collection[int]) -> int:
+    """Return the k of the headline: 10 where it is measured, else the largest."""
+    return 10 if 10 in topk else max(topk)
 
 
 class PromptCollector(Collector):

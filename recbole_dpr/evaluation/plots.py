@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from recbole_dpr.evaluation.systems import SEES
+from recbole_dpr.evaluation.systems import SEES, sees
 
 COLOURS = ("#0072B2", "#999999", "#E69F00", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442")
 LABELLED = 6  # with more systems than this the numbers on the bars would overlap
@@ -64,7 +64,7 @@ def plot_systems(metrics: Mapping[str, Any], path: str | Path, k: int = 10) -> P
     violation.set_ylabel(f"Violation@{k} (%)")
     violation.set_ylim(bottom=0)
     handles, _ = top.get_legend_handles_labels()
-    labels = [f"{name} (sees {SEES[name]})" if name in SEES else name for name in names]
+    labels = [f"{name} (sees {sees(name)})" if sees(name) else name for name in names]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(
         f"{metrics['model']} on {metrics['dataset']}: what prompts do (unseen phrases, test set)"

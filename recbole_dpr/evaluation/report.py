@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recbole_dpr.evaluation.evaluate import prompted_batch, score_prompted
+from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
 from recbole_dpr.evaluation.metrics import average_rank, top_items
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
-from recbole_dpr.evaluation.systems import SEES, filter_
+from recbole_dpr.evaluation.systems import family, filter_
+from recbole_dpr.evaluation.tables import (
+    cutoff,
+    delta_auc_table,
+    figures_table,
+    significance_table,
+    sliced,
+)
 from recbole_dpr.files import write_text
 
 if TYPE_CHECKING:
@@ -35,14 +42,24 @@ task has no prompt. All systems answer the same prompts for the same users.
 attributes of every item and exactly which values are meant. `DPR` (where the model is promptable) sees
 nothing but the prompt's text, here in phrases that never occurred in training. `backbone` ignores it.
 
-- `filter`: the backbone's ranking with all allowed items first.
-- `calibrated_filter`: the same after dividing each item's probability by its number of values, which
-  is the best a perfect backbone could do with prompts drawn this way.
-- `post_filter`: only the top of the backbone's ranking is filtered (`post_filter_k` in config.yaml).
+{systems}
 
 NDCG and Recall: higher is better. Satisfied: share of the top {k} that the prompt allows. Violation:
 share of the top {k} that it rules out (lower is better). Ties rank at their average."""
 
+
+SYSTEMS = {
+    "filter": "the backbone's ranking with all allowed items first.",
+    "calibrated_filter": "the same after dividing each item's probability by its number of values, which "
+    "is the best a perfect backbone could do with prompts drawn this way.",
+    "post_filter": "only the top of the backbone's ranking is filtered: as many items as the name says, or "
+    "`post_filter_k` of config.yaml.",
+    "additive": "the backbone's scores plus a weight times the cosine of prompt and item text; the weight "
+    "was tuned on the validation split, for each kind of prompt.",
+    "semantic": "the cosine of prompt and item text alone.",
+    "rerank": "the top of the backbone's ranking, as many items as the name says, in the order of "
+    "`rerank_model` of config.yaml, or of the cosine where that is empty.",
+}
 
 ERRORS = """\
 After ± stands the standard error over the users of this one run; it does not include the spread between
@@ -65,6 +82,15 @@ FILES = "All figures: [metrics.json](metrics.json). All settings: [config.yaml](
 EXAMPLES = """\
 Test users drawn by a fixed seed before any score was known; none was picked. ✓ marks the items that
 satisfy the prompt by their true attributes, which a promptable model is not told."""
+
+SIGNIFICANCE = """\
+NDCG of `DPR` minus that of each system over the same users (unseen phrases): paired t-test, two-sided; Holm's
+correction is over the systems of a task. It tells of the users of this run, not of the spread between seeds."""
+
+DELTA_AUC = """\
+How much the chance that an item with the value stands above one without changes from the backbone's ranking,
+when {users} users ask for the value (increase) or against it (decrease); mean over all values. Each value's own
+figure is in metrics.json."""
 
 LEFT_OUT = "Test users for whom a task has no valid prompt (say, a target without attributes):"
 
@@ -172,7 +198,7 @@ def write_report(
         ``report.md``.
     """
     run_dir = Path(run_dir)
-    k = _cutoff(metrics)
+    k = cutoff(metrics)
     names = {name: metrics[name] for name in ("model", "dataset", "seed")}
     plots = {"What prompts do": plot_systems(metrics, run_dir / "plots" / "systems.png", k)}
     if training:
@@ -185,21 +211,26 @@ def write_report(
     )
     parts = [
         f"# {names['model']} on {names['dataset']}",
-        INTRODUCTION.format(k=k, **names),
+        INTRODUCTION.format(k=k, systems=_described(metrics), **names),
         "## Result on unseen phrases",
-        _table(metrics["tasks"], k, metrics["standard_error"]),
+        figures_table(metrics["tasks"], k, metrics["standard_error"]),
         ERRORS,
         _picture("What prompts do", plots),
     ]
+    if metrics.get("significance"):
+        parts += ["## More than chance?", SIGNIFICANCE, significance_table(metrics["significance"])]
     if seen:
-        parts += ["## Result on seen phrases", SEEN, _table(seen, k)]
+        parts += ["## Result on seen phrases", SEEN, figures_table(seen, k)]
     if hard:
-        parts += ["## Result on hard phrases", HARD, _table(hard, k)]
+        parts += ["## Result on hard phrases", HARD, figures_table(hard, k)]
     if logged:
-        parts += ["## Result on logged prompts", LOGGED, _table(logged, k)]
+        parts += ["## Result on logged prompts", LOGGED, figures_table(logged, k)]
     if metrics["slices"]:
         parts += ["## On habit and off habit (unseen phrases)", SLICES]
-        parts += [_table(_sliced(metrics["slices"]), k)]
+        parts += [figures_table(sliced(metrics["slices"]), k)]
+    if "delta_auc" in metrics:
+        measured = metrics["delta_auc"]
+        parts += ["## Delta AUC", DELTA_AUC.format(**measured), delta_auc_table(measured)]
     if examples:
         page = _examples_page(names, examples, "DPR" in metrics["tasks"][examples[0].task])
         write_text(run_dir / "examples.md", page)
@@ -216,63 +247,9 @@ def write_report(
     return path
 
 
-def summary_table(metrics: Mapping[str, Any]) -> str:
-    """Return the headline figures (unseen phrases) as plain text for the console."""
-    rows = _rows(metrics["tasks"], _cutoff(metrics), metrics.get("standard_error", {}))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for above, row in zip([rows[0], *rows], rows, strict=False):
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
-        cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-        between_tasks = "\n" if row[0] != above[0] else ""
-        lines.append(between_tasks + "  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _rows(
-    tasks: Mapping[str, Any], k: int, errors: Mapping[str, Any] | None = None
-) -> list[list[str]]:
-    """Return the header and one row per task and system, as text."""
-    names = [f"{name}@{k}" for name in ("NDCG", "Recall", "Satisfied", "Violation")]
-    rows = [["task", "system", "sees", names[0], "x filter", *names[1:], "users"]]
-    for task, systems in tasks.items():
-        reference = systems.get("filter", {}).get(f"ndcg@{k}")
-        for system, figures in systems.items():
-            sees = SEES["backbone"] if task == "standard" else SEES.get(system, "")
-            row = [task, system, sees]
-            if figures["users"]:
-                ndcg, recall, satisfied, violation = (figures[name.lower()] for name in names)
-                error = (errors or {}).get(task, {}).get(system)
-                row += [f"{ndcg:.4f}" + (f" ± {error:.4f}" if error is not None else "")]
-                row += [f"{ndcg / reference:.3f}" if reference else "-", f"{recall:.4f}"]
-                # Without a prompt there is nothing to satisfy or violate.
-                shares = [f"{satisfied:.2%}", f"{violation:.2%}"]
-                row += ["-", "-"] if task == "standard" else shares
-            else:
-                row += ["-"] * 5
-            rows.append([*row, str(figures["users"])])
-    return rows
-
-
-def _table(tasks: Mapping[str, Any], k: int, errors: Mapping[str, Any] | None = None) -> str:
-    head, *rows = _rows(tasks, k, errors)
-    rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
-
-
-def _sliced(slices: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{task}, {label.replace('_', ' ')}": figures
-        for task, parts in slices.items()
-        for label, figures in parts.items()
-    }
-
-
-def _cutoff(metrics: Mapping[str, Any]) -> int:
-    """Return the k of the headline: 10 where it was measured, else the largest."""
-    keys = {key for task in metrics["tasks"].values() for system in task.values() for key in system}
-    cutoffs = {int(key.split("@")[1]) for key in keys if "@" in key}
-    return 10 if 10 in cutoffs or not cutoffs else max(cutoffs)
+def _described(metrics: Mapping[str, Any]) -> str:
+    present = {family(system) for task in metrics["tasks"].values() for system in task}
+    return "\n".join(f"- `{name}`: {text}" for name, text in SYSTEMS.items() if name in present)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -4,11 +4,12 @@ A *system* takes a `PromptedBatch` and returns scores ``[batch, n_items]``. Only
 and equal scores mean a tie. The filters know the true attributes of every item and exactly what is
 wanted, where DPR sees nothing but the prompt's text; say so wherever the two stand together.
 
-A new system is one more entry in `baselines`.
+Those of `baselines` always run; option ``compare`` adds others (compared.py).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,7 +37,11 @@ class PromptedBatch:
     attributes : Attributes
         The true attributes of the catalogue.
     interaction : Interaction, optional
-        RecBole's batch (history, prompt id), for systems that read more than the above.
+        RecBole's batch, for the model itself.
+    prompt_ids : LongTensor ``[batch]``, optional
+        Ids of the `PromptTable` that the tasks were drawn with; 0 is none.
+    history : LongTensor ``[batch, L]``, optional
+        Items, oldest first, zeros behind them.
     """
 
     backbone: Tensor
@@ -44,6 +49,8 @@ class PromptedBatch:
     exclude: Tensor
     attributes: Attributes
     interaction: Interaction | None = None
+    prompt_ids: Tensor | None = None
+    history: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.backbone = hide_padding(self.backbone)
@@ -73,7 +80,20 @@ SEES = {
     "filter": "true attributes",
     "calibrated_filter": "true attributes",
     "post_filter": "true attributes",
+    "additive": "the prompt's text and kind",
+    "semantic": "the prompt's text",
+    "rerank": "the prompt's text",
 }
+
+
+def sees(system: str) -> str:
+    """What a system is told about the prompt, or "" where that is not known."""
+    return SEES.get(family(system), "")
+
+
+def family(system: str) -> str:
+    """A system's name without the number of items that it reorders: "rerank" of "rerank_20"."""
+    return re.sub(r"_[0-9]+$", "", system)
 
 
 def hide_padding(scores: Tensor) -> Tensor:
@@ -142,7 +162,7 @@ def post_filter(batch: PromptedBatch, k: int) -> Tensor:
 
 
 def baselines(config: Any) -> dict[str, System]:
-    """Return the compared systems by the names that reports and ``metrics.json`` use."""
+    """Return the systems that always run by the names that reports and ``metrics.json`` use."""
     return {
         "backbone": backbone,
         "filter": filter_,

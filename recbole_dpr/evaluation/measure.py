@@ -1,0 +1,90 @@
+"""All that is measured of a run on a split: draw the prompts, make the systems, ask them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from recbole_dpr.data.logged import known_intents
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks, validation_tasks
+from recbole_dpr.evaluation.compared import compared_systems, rerank_scorer
+from recbole_dpr.evaluation.evaluate import evaluate_tasks, prompted_systems
+from recbole_dpr.evaluation.steereval import delta_auc, steering_tasks
+from recbole_dpr.evaluation.systems import System
+from recbole_dpr.evaluation.text_systems import TextSimilarity, tuned_weights
+from recbole_dpr.model.build import make_encoder
+from recbole_dpr.model.dpr import DPR
+
+
+def measure(
+    config: Any, valid: Any, test: Any, model: Any, phrasebook: Phrasebook
+) -> tuple[dict[str, Any], dict[str, Any], list[PromptedTask], PromptTable]:
+    """Every task on the test split.
+
+    Parameters
+    ----------
+    config : DPRConfig
+    valid, test : FullSortEvalDataLoader
+        The compared systems are tuned on the first and measured on the second.
+    model : SequentialRecommender
+    phrasebook : Phrasebook
+
+    Returns
+    -------
+    metrics, ranks : dict
+        As `evaluate_tasks`; ``metrics`` also has ``tuned`` (system -> what was tuned for it) and
+        ``delta_auc`` (`delta_auc`), where the options ask for them.
+    tasks : list of PromptedTask
+    prompts : PromptTable
+    """
+    started = time.perf_counter()
+    split = test.dataset
+    prompts = PromptTable(len(split.attributes))
+    seed, n_users = config["task_seed"], config["delta_auc_users"]
+    tasks = prompted_tasks(split, phrasebook, prompts, seed)
+    promptable = isinstance(model, DPR)
+    labelled = all(intent is not None for _, intent in split.logged)
+    if split.logged and (labelled or promptable):
+        logged = known_intents(split.logged, model.read if promptable else None)
+        tasks += [task for task in [logged_task(split, logged, prompts)] if len(task.rows)]
+    steering = steering_tasks(split, phrasebook, prompts, seed, n_users) if n_users else []
+    if promptable:
+        model.set_prompts(prompts.texts)
+    extra, tuned = _compared(config, valid, model, phrasebook, split, prompts)
+    metrics, ranks = evaluate_tasks(
+        model, tasks, config, split, prompts, sampler=test._sampler, extra=extra
+    )
+    if tuned:
+        metrics["tuned"] = tuned
+    if steering:
+        systems = prompted_systems(model, config, extra)
+        metrics["delta_auc"] = delta_auc(
+            systems, steering, model, config, split, prompts, test._sampler
+        )
+    metrics["seconds"]["evaluate"] = round(time.perf_counter() - started, 2)
+    return metrics, ranks, tasks, prompts
+
+
+def _compared(
+    config: Any, valid: Any, model: Any, phrasebook: Phrasebook, split: Any, prompts: PromptTable
+) -> tuple[dict[str, System], dict[str, Any]]:
+    """The systems of option ``compare``, tuned on the validation split."""
+    if not config["compare"]:
+        return {}, {}
+    # Not the model's own encoder: that of a loaded run keeps only what the reader needs.
+    encoder = make_encoder(config)
+
+    def similarity(texts: list[str]) -> TextSimilarity:
+        return TextSimilarity(encoder, split.item_text, texts, config["device"])
+
+    def tune() -> dict[str, float]:
+        dataset = valid.dataset
+        tasks, asked = validation_tasks(dataset, phrasebook, config["task_seed"])
+        return tuned_weights(
+            model, similarity(asked.texts), tasks, config, dataset, asked, valid._sampler
+        )
+
+    scorer = rerank_scorer(config, split, prompts.texts)
+    return compared_systems(config, similarity(prompts.texts), scorer, tune)

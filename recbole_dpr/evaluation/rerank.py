@@ -1,0 +1,68 @@
+"""Re-ranking: the backbone's top k in the order of a scorer that reads texts.
+
+A *scorer* takes a `PromptedBatch` and candidates ``[batch, k]`` (item ids) and returns a score for
+each, ``[batch, k]``. The models that can be one stand in scorers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from recbole_dpr.evaluation.systems import PromptedBatch, System, dense_ranks, hide_padding
+from recbole_dpr.evaluation.text_systems import TextSimilarity
+
+Scorer = Callable[[PromptedBatch, Tensor], Tensor]
+
+
+class Candidates:
+    """The backbone's best items of a batch and their scores, for re-rankers of several depths.
+
+    Every item is scored for itself, so the depths share one pass, over the deepest.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    depth : int
+        Candidates per user at most.
+    """
+
+    def __init__(self, scorer: Scorer, depth: int) -> None:
+        self.scorer, self.depth = scorer, depth
+        self._batch: PromptedBatch | None = None
+
+    def __call__(self, batch: PromptedBatch) -> tuple[Tensor, Tensor]:
+        """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
+        if batch is not self._batch:
+            # Stable, so that items that the backbone ties are always cut off in the same place.
+            order = batch.backbone[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
+            self._items = order[:, : self.depth]
+            self._scores = self.scorer(batch, self._items).to(batch.backbone.device)
+            self._batch = batch
+        return self._items, self._scores
+
+
+def rerank(batch: PromptedBatch, candidates: Candidates, k: int) -> Tensor:
+    """Put the backbone's top k first, by the scorer; the others follow in the backbone's order."""
+    items, scores = (part[:, :k] for part in candidates(batch))
+    ranks = batch.ranks
+    return hide_padding(ranks.scatter(1, items, ranks.shape[1] + dense_ranks(scores)))
+
+
+def rerankers(scorer: Scorer, depths: dict[str, int]) -> dict[str, System]:
+    """Systems by name, each re-ordering as many items as `depths` says."""
+    candidates = Candidates(scorer, max(depths.values()))
+    return {name: partial(rerank, candidates=candidates, k=k) for name, k in depths.items()}
+
+
+@dataclass(frozen=True)
+class CosineScorer:
+    """The bundled encoder as the scorer: the cosine of prompt and item text."""
+
+    similarity: TextSimilarity
+
+    def __call__(self, batch: PromptedBatch, candidates: Tensor) -> Tensor:
+        return self.similarity(batch).gather(1, candidates.to(self.similarity.device))
