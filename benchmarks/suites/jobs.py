@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from suites.plan import Run
-from suites.records import Folders, Records, finished_run
+from suites.records import BUSY, Folders, Records, finished_run
 
 ONE_RUN = Path(__file__).with_name("one_run.py")
 OUTPUT = "output.txt"  # what a run prints
-BUSY = 75  # exit status of one_run.py
 
 Say = Callable[[str], None]
 

@@ -29,10 +29,9 @@ from recbole_dpr.evaluation.evaluate import write_json
 from recbole_dpr.naming import resolve_model
 from suites.knowledge import NEED_VECTORS, knowledge_vectors
 from suites.plan import Run
-from suites.records import Folders, Record, cut_off_run, experiment, finished_run
+from suites.records import BUSY, Folders, Record, cut_off_run, experiment, finished_run
 from suites.top_ranks import top_ranks
 
-BUSY = 75  # exit status: another process is at this run (EX_TEMPFAIL)
 LOCK, OPTIONS = "lock", "options.json"
 GOALS = {"ml-100k": 0.060}  # validation NDCG@10, for `seconds_to_goal`
 TIMING = ("rounds", "share", "clock", "until", "limit")  # options of benchmarks/speed.py
@@ -117,7 +116,8 @@ def recbole(run: Run, folders: Folders) -> Record:
     init_seed(run.seed, config["reproducibility"])
     side = speed.RecBoleSide(config)
     torch.autograd.set_detect_anomaly(False)
-    started, points, best = time.perf_counter(), [], copy_of_weights(side.model)
+    points: list[list[float]] = []
+    started, best = time.perf_counter(), copy_of_weights(side.model)
 
     def note(epoch: int, score: float) -> None:
         nonlocal best

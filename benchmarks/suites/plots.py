@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,7 +103,10 @@ def _series(
     index: int,
     label: str,
 ) -> None:
-    style = {"color": COLOURS[(0, 2, 4, 6, 3)[index % 5]], "marker": MARKERS[index % 5]}
+    style: dict[str, Any] = {
+        "color": COLOURS[(0, 2, 4, 6, 3)[index % 5]],
+        "marker": MARKERS[index % 5],
+    }
     places = {row: order.index(row) + shift for row, values in rows.items() if values}
     for row, place in places.items():
         values = rows[row]

@@ -15,10 +15,13 @@ from typing import Any
 from recbole_dpr.files import CONFIG_FILE
 from suites.plan import Run
 
+BUSY = 75  # exit status of one_run.py: another process is at this run (EX_TEMPFAIL)
 ROOT = Path(__file__).resolve().parents[2]
 # Of the machine and not of the experiment: not part of a record.
-PLACE_OPTIONS = ("data_path", "checkpoint_dir", "text_cache_dir", "show_progress", "state")
-PLACE_OPTIONS += ("gpu_id", "use_gpu", "torch_threads")
+PLACE_OPTIONS = (
+    *("data_path", "checkpoint_dir", "text_cache_dir", "show_progress", "state"),
+    *("gpu_id", "use_gpu", "torch_threads"),
+)
 
 Record = dict[str, Any]
 Records = dict[str, list[Record]]  # by variant, seeds ascending

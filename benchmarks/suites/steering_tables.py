@@ -35,7 +35,7 @@ ABLATIONS = {
     "joint": "all stages at once",
     "no_semantic": "no semantic part of the item and user vectors",
     "trained_reader": "a reader learned in stage 2, in place of the shipped one",
-    "pooled": "the same from the mean of the token states, in place of the states",
+    "pooled": "that reader from the mean of the token states",
 }
 REFERENCES = {"pooled": "trained_reader"}
 
@@ -178,7 +178,7 @@ def ablation_table(full: str, records: Records, names: Sequence[str]) -> list[st
         reference = "-".join([full, REFERENCES[suffix]]) if suffix in REFERENCES else full
         label = ABLATIONS.get(suffix, suffix) if suffix else "full"
         if reference != full:
-            label += f" (differences to {REFERENCES[suffix]!r})"
+            label += f", against `{REFERENCES[suffix]}`"
         rivals = [n for n in names if n.rpartition("-")[2] not in REFERENCES]
         rivals = [name] if reference != full else rivals
         cells = {task: cell(records[name], "tasks", task, "DPR", NDCG) for task in TASKS}

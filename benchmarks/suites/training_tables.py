@@ -125,8 +125,8 @@ def effort_table(records: Records) -> list[str]:
     ]
     lines += table(head, rows)
     for title, key in (("Machine", "machine"), ("Versions", "versions")):
-        said = {name: sorted({_words(r.get(key)) for r in records[name]}) for name in records}
-        for words, names in grouped(said, lambda name, said=said: "; ".join(said[name])).items():
+        said = {n: "; ".join(sorted({_words(r.get(key)) for r in records[n]})) for n in records}
+        for words, names in grouped(said, said.__getitem__).items():
             whose = "" if len(names) == len(said) else f" ({', '.join(names)})"
             lines.append(f"- {title}{whose}: {words}")
     return [*lines, ""]

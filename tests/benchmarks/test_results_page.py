@@ -187,7 +187,7 @@ def test_ablations_are_tested_against_the_full_model(folders, page):
     none = next(line for line in text.splitlines() if "(`no_fusion`)" in line)
     assert "| 0.2700 | -10.0 %, p < 0.001 |" in none
     pooled = next(line for line in text.splitlines() if "(`pooled`)" in line)
-    assert "differences to 'trained_reader'" in pooled
+    assert "against `trained_reader`" in pooled
     assert "| 0.2700 | +0.0 %, p = 1.000 |" in pooled
     assert (folders.results.parent / "docs" / "images" / "ablations-ml-100k.png").is_file()
 

@@ -98,7 +98,7 @@ def test_suites_run_are_recorded_and_not_run_again(tmp_path, command):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_where_it_stood(tmp_path, command):
-    line = command("main", "--models", "DPR-SASRec", stage1_epochs=400, stage1_patience=400)
+    line = command("main", "--models", "DPR-SASRec", stage1_epochs=300, stage1_patience=300)
     process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.DEVNULL)
     work = tmp_path / "runs" / "tiny" / "DPR-SASRec" / "seed-1"
     limit = time.monotonic() + 400
@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(tmp_path, command):
     done = call(line)
     assert done.returncode == 0, done.stderr
     assert f"goes on in {run_dir}" in (work / "output.txt").read_text()
-    assert record(tmp_path, "DPR-SASRec")["epochs"]["stage1"] == 400
+    assert record(tmp_path, "DPR-SASRec")["epochs"]["stage1"] == 300
 
     call(command("main", "--models", "DPR-SASRec", "--again", stage1_epochs=1))
     assert record(tmp_path, "DPR-SASRec")["epochs"]["stage1"] == 1
@@ -121,7 +121,8 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(tmp_path, command):
 @pytest.mark.slow
 def test_a_run_that_is_at_work_is_left_alone(tmp_path, command):
     """The child of a call that was killed goes on, and the next call does not run beside it."""
-    line = command("main", "--models", "DPR-SASRec", stage1_epochs=3000, stage1_patience=3000)
+    endless = dict.fromkeys(("epochs", "stage1_epochs", "stage1_patience"), 10**6)
+    line = command("main", "--models", "DPR-SASRec", **endless)
     process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.DEVNULL)
     work = tmp_path / "runs" / "tiny" / "DPR-SASRec" / "seed-1"
     limit = time.monotonic() + 400
