@@ -1,11 +1,13 @@
 """Ask a trained run what real people wrote, and say how well it follows.
 
     python benchmarks/requests.py RUN_DIR --requests requests-dev.tsv
+    python benchmarks/requests.py RUN_DIR --requests requests-dev.tsv --out results/ml-1m/DPR-SASRec-requests/seed-2020.json
 
 Every utterance is asked for the histories of the same 40 test users. Printed per kind of utterance, per value
 and as the mean over the values, for the run and for its backbone, which hears nothing; the last line is
 JSON: ``{KIND: {"satisfied@10", "violation@10", "overlap@10", "read_exactly", "utterances"}}``, and the
-same of the backbone under "backbone".
+same of the backbone under "backbone". `--out` writes it to a file, with the run's model, data set and seed;
+at a path like the above, `run.py --report` puts it into docs/results.md.
 
 Satisfied@10 is the share of the top 10 that has a wanted value (where any is wanted) and no unwanted one,
 Violation@10 the share that has an unwanted one, overlap@10 the share that the backbone alone recommends too.
@@ -28,11 +30,12 @@ from torch import Tensor
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
 from asking import histories_of
-
 from recbole_dpr import load
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import one_hot
 from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.evaluate import write_json
+from recbole_dpr.files import read_run_options
 from recbole_dpr.serving.recommender import Recommender
 
 KINDS = ("positive", "negative", "compound", "implicit", "none")
@@ -163,6 +166,7 @@ def main() -> None:
     parser.add_argument("--requests", required=True, metavar="FILE")
     parser.add_argument("--users", type=int, default=40, help="histories that each is asked for")
     parser.add_argument("--seed", type=int, default=2026, help="which users")
+    parser.add_argument("--out", metavar="FILE", help="also write the last line there")
     args = parser.parse_args()
     try:
         recommender = load(args.run_dir)
@@ -180,7 +184,12 @@ def main() -> None:
         rows["mean of values"] = {name: mean(f[name] for f in each) for name in FIGURES}
     print(table(by_value, deaf_by_value, "value"), end="\n\n")
     print("In brackets: the backbone alone, which does not hear the prompt.")
-    print(json.dumps({**kinds, "backbone": deaf_kinds}))
+    result = {**kinds, "backbone": deaf_kinds}
+    print(json.dumps(result))
+    if args.out:
+        options = read_run_options(args.run_dir)
+        about = {name: options[name] for name in ("model", "dataset", "seed")}
+        write_json(args.out, {**about, "kind": "requests", **result})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
 from asking import histories_of
-
 from recbole_dpr import load
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.files import read_yaml, write_text

@@ -26,7 +26,6 @@ from torch import Tensor
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
 from reader.sentences import Sentences, film_titles
-
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import made_prompts, one_hot
 from recbole_dpr.files import read_yaml

@@ -1,0 +1,116 @@
+"""docs/backbones.md, from the records alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_dpr.files import write_text
+from recbole_dpr.model.ways import WAYS, Vector
+from suites.figures import NDCG, SATISFIED, VIOLATION, mean_of, number, table
+from suites.records import Folders, Record, Records
+
+DATASET, PAGE = "ml-100k", "backbones.md"
+
+INTRODUCTION = """\
+# Backbones
+
+Written by `python benchmarks/run.py --suite backbones --dataset ml-100k` from the records in `results/`, with `--long` also the backbones alone.
+ml-100k, unseen phrases; a dash is not measured yet. Steered so far: {steered} of {all}; on positive prompts {beaten} of them beat the
+`post_filter` of the backbone's top 100, which knows the true attributes.
+
+- **Steered by**: `user vector`: it is moved; `scores`: the semantic dot product is added to them. The table of all {all} and its
+  reasons: `recbole_dpr/model/ways.py`.
+- **Causal**: found by a probe. Causal backbones train on windows, the others on one sample per prefix.
+- **Seconds an epoch**: processor time on one thread, RecBole's loop reckoned from 5 % of an epoch, without the anomaly
+  detection that importing RecBole turns on; of ours on prefixes, too.
+- **Standard NDCG@10**: in RecBole's own loop, in ours, and of the backbone under DPR, whose training here is short: see the variants `short` in
+  `benchmarks/suites/suites.yaml`.
+- **Positive, negative NDCG@10**: DPR / `filter` / `post_filter`.
+- GRU4RecKG and KSR: vectors trained on the graph that RecBole ships; films without an entity are left out.
+"""
+
+
+def write(folders: Folders, docs: Path) -> list[Path]:
+    """Write the page, if any backbone is recorded; returns its path."""
+    records = folders.load(DATASET)
+    if not any(_of(records, name) for name in WAYS):
+        return []
+    write_text(docs / PAGE, page(records))
+    return [docs / PAGE]
+
+
+def _of(records: Records, name: str) -> bool:
+    """Whether anything of the suite is recorded of a backbone."""
+    return f"{name}-epoch" in records or f"DPR-{name}-short" in records
+
+
+def page(records: Records) -> str:
+    """The text of the page."""
+    done = [name for name in sorted(WAYS) if _of(records, name)]
+    steered = [name for name in done if f"DPR-{name}-short" in records]
+    beaten = [name for name in steered if _beats_post_filter(records[f"DPR-{name}-short"])]
+    lines = [INTRODUCTION.format(steered=len(steered), beaten=len(beaten), all=len(WAYS))]
+    head = ["", "steered by", "causal", "s ours", "s RecBole", "RecBole", "ours", "under DPR"]
+    head += ["positive", "negative", "Satisfied@10", "Violation@10"]
+    lines += table(head, [_row(name, records) for name in done], words=3)
+    if behind := [name for name in steered if name not in beaten]:
+        lines += ["Not ahead of `post_filter` on positive prompts: " + ", ".join(behind) + ".", ""]
+    reasons = [r["why"] for name in done for r in records.get(f"{name}-epoch", [])[:1]]
+    if reasons:
+        lines += ["## Why", "", *(f"- {reason}." for reason in reasons), ""]
+    return "\n".join([*lines, *_lengths(records)]).rstrip() + "\n"
+
+
+def _beats_post_filter(records: Sequence[Record]) -> bool:
+    ours, theirs = (
+        mean_of(records, "tasks", "positive", system, NDCG) for system in ("DPR", "post_filter")
+    )
+    return ours is not None and theirs is not None and ours > theirs
+
+
+def _row(name: str, records: Records) -> list[str]:
+    """One line of the table."""
+    epoch, short, plain, recbole = (
+        records.get(variant, [])
+        for variant in (f"{name}-epoch", f"DPR-{name}-short", name, f"{name}-recbole")
+    )
+    way = "user vector" if isinstance(WAYS[name], Vector) else "scores"
+    causal = "-" if not epoch else "yes" if epoch[0]["causal"] else "no"
+    seconds = [number(mean_of(epoch, key), 1) for key in ("ours_s", "recbole_plain_s")]
+    standard = [_standard(of_loop) for of_loop in (recbole, plain, short)]
+    steering = [
+        " / ".join(
+            number(mean_of(short, "tasks", task, system, NDCG), 3)
+            for system in ("DPR", "filter", "post_filter")
+        )
+        for task in ("positive", "negative")
+    ]
+    shares = [
+        number(mean_of(short, "tasks", task, "DPR", share), 3)
+        for task, share in (("positive", SATISFIED), ("negative", VIOLATION))
+    ]
+    return [name, way, causal, *seconds, *standard, *steering, *shares]
+
+
+def _standard(records: Sequence[Record]) -> str:
+    return number(mean_of(records, "tasks", "standard", "backbone", NDCG), 3)
+
+
+def _lengths(records: Records) -> list[str]:
+    """Standard NDCG@10 by the longest history, where both loops were run."""
+    rows = []
+    for name in sorted(WAYS):
+        lengths = {int(m[1]) for v in records if (m := re.fullmatch(rf"{name}-L(\d+)-recbole", v))}
+        for length in sorted(lengths | {50} if lengths else lengths):
+            suffix = "" if length == 50 else f"-L{length}"
+            pair = [records.get(f"{name}{suffix}{loop}", []) for loop in ("-recbole", "")]
+            rows.append(
+                [name, str(length), *(f"{_standard(of_loop)} ({len(of_loop)})" for of_loop in pair)]
+            )
+    if not rows:
+        return []
+    head = ["", "longest history", "RecBole's loop", "ours"]
+    note = "Standard NDCG@10, test; number of seeds in brackets."
+    return ["## Longest history", "", note, "", *table(head, rows)]

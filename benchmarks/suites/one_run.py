@@ -1,0 +1,230 @@
+"""One run in a process of its own: `python benchmarks/suites/one_run.py JOB`; `jobs.py` starts it.
+
+JOB is the json of a run and of where its record and its run folder go. Killed at any moment, it leaves
+a record or none; started again, it goes on where the run folder allows it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # last: benchmarks/requests.py
+
+import torch
+
+from recbole_dpr import run_recbole_dpr
+from recbole_dpr.evaluation.evaluate import write_json
+from recbole_dpr.naming import resolve_model
+from suites.knowledge import NEED_VECTORS, knowledge_vectors
+from suites.plan import Run
+from suites.records import BUSY, Folders, Record, cut_off_run, experiment, finished_run
+from suites.top_ranks import top_ranks
+
+LOCK, OPTIONS = "lock", "options.json"
+GOALS = {"ml-100k": 0.060}  # validation NDCG@10, for `seconds_to_goal`
+TIMING = ("rounds", "share", "clock", "until", "limit")  # options of benchmarks/speed.py
+VERSIONS = ("recbole", "torch", "transformers", "numpy")
+
+
+def ours(run: Run, folders: Folders) -> Record:
+    """Train and evaluate by `run_recbole_dpr`; the run folder stays, for runs that start from it."""
+    work = folders.work(run)
+    run_dir = finished_run(work)
+    if run_dir is None:
+        cut_off = cut_off_run(work)
+        if cut_off:
+            print(f"goes on in {cut_off}", flush=True)
+            result = run_recbole_dpr(resume=cut_off)
+        else:
+            clear(work)
+            options = {**run_options(run, folders), "show_progress": False}
+            if run.start is not None:
+                options |= start_options(run, folders)
+            result = run_recbole_dpr(run.model, run.dataset, config_dict=options)
+        run_dir = Path(result["run_dir"])
+    return of_run_folder(run_dir)
+
+
+def start_options(run: Run, folders: Folders) -> dict[str, Any]:
+    """Options that put the backbone of another run in the place of stage 1."""
+    lender = Run(run.dataset, str(run.start), run.seed, run.model)
+    folder = finished_run(folders.work(lender))
+    if folder is None:
+        raise FileNotFoundError(f"no finished run of {lender} to start from")
+    return {"backbone_checkpoint": str(folder), "stage1_epochs": 0}
+
+
+def of_run_folder(run_dir: Path) -> Record:
+    """The record of a finished run folder."""
+    record: Record = json.loads((run_dir / "metrics.json").read_text())
+    history = json.loads((run_dir / "training.json").read_text())
+    record["top_ranks"] = top_ranks(json.loads((run_dir / "ranks.json").read_text()))
+    stages = sorted({row["stage"] for row in history})
+    # A run that was cut off and resumed counts the seconds of its last part only.
+    parts = sum(seconds for name, seconds in record["seconds"].items() if name != "total")
+    record["seconds"]["total"] = round(max(record["seconds"]["total"], parts), 2)
+    record["validation"] = curve(history)
+    record["epochs"] = {f"stage{n}": sum(row["stage"] == n for row in history) for n in stages}
+    record["epoch_seconds"] = {
+        f"stage{n}": statistics.median(r["train_seconds"] for r in history if r["stage"] == n)
+        for n in stages
+    }
+    return record
+
+
+def curve(history: Iterable[Record]) -> list[list[float]]:
+    """``[seconds, validation NDCG@10]`` after each epoch of stage 1, validation included."""
+    points, spent = [], 0.0
+    for row in history:
+        spent += row["seconds"]
+        if row["stage"] == 1 and "ndcg@10" in (row["valid"] or {}):
+            points.append([round(spent, 1), row["valid"]["ndcg@10"]])
+    return points
+
+
+def seconds_to(points: Iterable[list[float]], goal: float) -> float | None:
+    """Seconds until a curve reaches `goal`, or None."""
+    return next((seconds for seconds, score in points if score >= goal), None)
+
+
+def recbole(run: Run, folders: Folders) -> Record:
+    """RecBole's own data set, loader and `Trainer.fit`, until it stops early; nothing is resumed.
+
+    Autograd's anomaly detection, which importing RecBole turns on and which doubles its time, is off.
+    """
+    from recbole.utils import init_seed
+
+    import speed
+    from recbole_dpr.config import DPRConfig
+    from recbole_dpr.training.averaging import copy_of_weights, put_weights
+
+    clear(folders.work(run))
+    options = {"metric_decimal_place": 8, "show_progress": False, **run_options(run, folders)}
+    config = DPRConfig(run.model, run.dataset, config_dict=options)
+    init_seed(run.seed, config["reproducibility"])
+    side = speed.RecBoleSide(config)
+    torch.autograd.set_detect_anomaly(False)
+    points: list[list[float]] = []
+    started, best = time.perf_counter(), copy_of_weights(side.model)
+
+    def note(epoch: int, score: float) -> None:
+        nonlocal best
+        if not points or score > max(seen for _, seen in points):
+            best = copy_of_weights(side.model)
+        points.append([round(time.perf_counter() - started, 1), float(score)])
+        print(f"epoch {epoch}: {points[-1][0]} s, validation {score:.4f}", flush=True)
+
+    side.trainer.fit(side.loader, side.valid, verbose=False, saved=False, callback_fn=note)
+    trained = round(time.perf_counter() - started, 1)
+    put_weights(side.model, best)
+    test = side.trainer.evaluate(side.test, load_best_model=False)
+    figures = {**{name: float(x) for name, x in test.items()}, "users": len(side.test.dataset)}
+    return {
+        "model": run.model,
+        "dataset": run.dataset,
+        "seed": run.seed,
+        "tasks": {"standard": {"backbone": figures}},
+        "seconds": {"stage1": trained, "total": round(time.perf_counter() - started, 1)},
+        "validation": points,
+        "epochs": {"stage1": len(points)},
+    }
+
+
+def speed_of_both(run: Run, folders: Folders) -> Record:
+    """An epoch of both loops, timed in turn by benchmarks/speed.py."""
+    import speed
+
+    clear(folders.work(run))
+    options = {"show_progress": False, **run_options(run, folders)}
+    timing = {name: options.pop(name) for name in TIMING if name in options}
+    started = time.perf_counter()
+    record = speed.measure(run.model, run.dataset, options, seed=run.seed, **timing)
+    return {
+        **record,
+        "seed": run.seed,
+        "seconds": {"total": round(time.perf_counter() - started, 1)},
+    }
+
+
+KINDS = {"ours": ours, "recbole": recbole, "speed": speed_of_both}
+
+
+def run_options(run: Run, folders: Folders) -> dict[str, Any]:
+    """The options of a run, and where it writes."""
+    options = {**run.options, "seed": run.seed, "checkpoint_dir": str(folders.work(run))}
+    if resolve_model(run.model).backbone in NEED_VECTORS:
+        options["data_path"] = str(folders.runs / "knowledge")
+        knowledge_vectors(folders.runs / "knowledge" / run.dataset, run.dataset)
+    return options
+
+
+def clear(work: Path) -> None:
+    """Remove what an attempt that cannot go on left in a run's folder."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def surroundings(run: Run) -> Record:
+    """What the figures were measured with: options, machine, versions, peak memory in MB."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":  # bytes there
+        kilobytes /= 1024
+    memory = {"memory_mb": round(kilobytes / 1024)}
+    if torch.cuda.is_available():
+        memory["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return {
+        "variant": run.variant,
+        "kind": run.kind,
+        "options": experiment(run.options),
+        "machine": machine(),
+        "versions": {name: version(name) for name in VERSIONS},
+        **memory,
+    }
+
+
+def machine() -> str:
+    """Cores, GPU and Python, in words."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{os.cpu_count()} CPU cores, Python {platform.python_version()}"
+
+
+def main() -> int:
+    """Make the record of one run."""
+    job = json.loads(sys.argv[1])
+    run, folders = Run(**job["run"]), Folders(Path(job["results"]), Path(job["runs"]))
+    work = folders.work(run)
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another process is at this run")
+            return BUSY
+        started_with = work / OPTIONS
+        options = json.dumps(experiment(run.options), sort_keys=True)
+        if started_with.is_file() and started_with.read_text() != options:
+            clear(work)  # an attempt with other options
+        started_with.write_text(options)
+        record = KINDS[run.kind](run, folders) | surroundings(run)
+        goal = GOALS.get(run.dataset)
+        if goal and "validation" in record:
+            record["seconds_to_goal"] = seconds_to(record["validation"], goal)
+        write_json(folders.record(run), record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

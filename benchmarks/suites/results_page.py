@@ -1,0 +1,123 @@
+"""docs/results.md, from the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_dpr.evaluation.report import SYSTEMS
+from recbole_dpr.evaluation.systems import family, sees
+from recbole_dpr.files import write_text
+from suites import plots
+from suites.figures import (
+    command,
+    is_steered,
+)
+from suites.plan import Suites, runs_of, start_of
+from suites.records import Folders, Records
+from suites.steering_tables import (
+    ablation_table,
+    delta_auc_table,
+    model_tables,
+    requests_tables,
+)
+from suites.training_tables import baselines_table, effort_table, speed_table
+
+PAGE, IMAGES = "results.md", "images"
+CONFLICT = "gradient-conflict.png"
+OVERVIEW = """\
+# Results
+
+Written by `python benchmarks/run.py` from the records in `results/`; nothing here is typed by hand.
+
+**Compared** are `DPR`, its own backbone without the prompt, and what one would try instead, over the same backbone:
+
+{systems}
+
+**Protocol.** Leave one out by time; the whole catalogue is ranked; test set. One prompt for each user and task, drawn once and
+asked of every system, model and seed alike: a *positive* one wants a value of the target, a *negative* one rejects a value of the history that
+the target lacks, a *compound* one does both. The phrases never occurred in training, unless a table says *seen*.
+
+**Reading the tables.** NDCG@10, mean over the seeds ± half of the 95 % confidence interval (Student's t: wide for three seeds, very wide for two; none for one).
+Satisfied@10: share of the top ten that the prompt allows; Violation@10: share that it rules out. p: paired t-test over the users, whose NDCG is
+averaged over the seeds first, with Holm's correction over the column of systems. **Bold**: the best, where it beats every other with p < 0.05. A dash: not measured.
+"""
+
+
+def write(folders: Folders, docs: Path, suites: Suites) -> list[Path]:
+    """Write the page and its plots; returns their paths."""
+    written, parts = [], [_overview(folders)]
+    for dataset in folders.datasets():
+        records = folders.load(dataset)
+        lines, images = section(dataset, records, suites, docs / IMAGES)
+        parts += [*lines, ""]
+        written += images
+    write_text(docs / PAGE, "\n".join(parts).rstrip() + "\n")
+    return [docs / PAGE, *written]
+
+
+def _overview(folders: Folders) -> str:
+    seen = {
+        family(system)
+        for dataset in folders.datasets()
+        for records in folders.load(dataset).values()
+        for record in records
+        for system in record.get("tasks", {}).get("positive", {})
+    }
+    lines = ["- `DPR` sees the prompt's text; `backbone` sees no prompt."]
+    lines += [f"- `{name}` sees {sees(name)}: {SYSTEMS[name]}" for name in SYSTEMS if name in seen]
+    return OVERVIEW.format(systems="\n".join(lines))
+
+
+def section(
+    dataset: str, records: Records, suites: Suites, images: Path
+) -> tuple[list[str], list[Path]]:
+    """The lines on one data set, and its plots."""
+    lines, written = [f"## {dataset}", ""], []
+    main = [name for name in _variants(suites, "main", dataset) if name in records]
+    steered = {name: records[name] for name in main if is_steered(records[name])}
+    if steered:
+        path = plots.systems(dataset, steered, images / f"systems-{dataset}.png")
+        written.append(path)
+        lines += [command("main", dataset), ""]
+        lines += [f"![Systems on {dataset}]({IMAGES}/{path.name})", ""]
+        for name, of_name in steered.items():
+            lines += model_tables(name, of_name)
+        lines += delta_auc_table(steered)
+    lines += baselines_table(dataset, records)
+    ablations = {
+        name: records[name] for name in _variants(suites, "ablation", dataset) if name in records
+    }
+    full = _full(suites, dataset)
+    if ablations and full in records:
+        path = plots.ablations(
+            dataset, {full: records[full], **ablations}, images / f"ablations-{dataset}.png"
+        )
+        written.append(path)
+        lines += ["### Ablations", "", command("ablation", dataset), ""]
+        lines += ["What each switch takes away: [ablations.md](ablations.md).", ""]
+        lines += [f"![Ablations on {dataset}]({IMAGES}/{path.name})", ""]
+        lines += ablation_table(full, records, list(ablations))
+        lines += _conflict(dataset, images)
+    lines += requests_tables(records)
+    lines += speed_table(dataset, records)
+    lines += effort_table({name: records[name] for name in (*main, *ablations)})
+    return lines, written
+
+
+def _variants(suites: Suites, suite: str, dataset: str) -> list[str]:
+    return list(dict.fromkeys(run.variant for run in runs_of(suites, suite, dataset)))
+
+
+def _conflict(dataset: str, images: Path) -> list[str]:
+    """The plot of benchmarks/conflict.py, where it was drawn."""
+    if dataset != "ml-100k" or not (images / CONFLICT).is_file():
+        return []
+    lines = ["Why experts: the gradients of wanting and of not wanting, over training."]
+    lines += ["", "`python benchmarks/conflict.py`", ""]
+    return [*lines, f"![Gradient conflict]({IMAGES}/{CONFLICT})", ""]
+
+
+def _full(suites: Suites, dataset: str) -> str:
+    """The variant that ablations start from."""
+    starts = (start_of(suites, run) for run in runs_of(suites, "ablation", dataset))
+    return next((start.variant for start in starts if start), "")
