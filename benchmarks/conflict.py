@@ -32,11 +32,11 @@ if __name__ == "__main__":  # requests.py must not hide the library of that name
     sys.path.append(sys.path.pop(0))
 
 import numpy as np
-from gradients import KINDS, WatchedTrainer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from recbole.utils import init_seed
 
+from gradients import KINDS, WatchedTrainer
 from recbole_dpr import compat, run_recbole_dpr
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from recbole_dpr.evaluation.significance import paired, seed_interval
 
+from recbole_dpr.evaluation.significance import paired, seed_interval
 from suites.records import Record
 from suites.top_ranks import K, over_seeds
 

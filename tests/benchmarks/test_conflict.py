@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gradients
 import pytest
 import torch
 
+import gradients
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
