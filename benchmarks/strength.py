@@ -1,0 +1,77 @@
+"""Sweep the strength with which prompts steer a trained run, and print what it does to the lists.
+
+    python benchmarks/strength.py RUN_DIR [--strengths 0 0.5 1 2]
+
+Test split, unseen phrases. The last line is JSON: ``{STRENGTH: {TASK: {"satisfied@10", "violation@10",
+"ndcg@10"}}}``. A higher strength must not satisfy less: if one does, the script says where and ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+
+if __name__ == "__main__":  # requests.py must not hide the library of that name
+    sys.path.append(sys.path.pop(0))
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.quick_start import evaluate
+
+TASKS = ("positive", "negative", "compound")
+FIGURES = ("satisfied@10", "violation@10", "ndcg@10")
+STRENGTHS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+
+Swept = dict[float, dict[str, dict[str, float]]]
+
+
+def sweep(run_dir: str, strengths: list[float]) -> Swept:
+    """The figures of DPR by strength and task."""
+    swept: Swept = {}
+    for strength in sorted(strengths):
+        tasks = evaluate(run_dir, {"strength": strength, "show_progress": False})["tasks"]
+        swept[strength] = {
+            task: {name: tasks[task]["DPR"][name] for name in FIGURES} for task in TASKS
+        }
+    return swept
+
+
+def falls(swept: Swept) -> list[str]:
+    """Where a higher strength satisfies less than the one before."""
+    strengths = list(swept)
+    return [
+        f"{task}: satisfied@10 falls from strength {low:g} to {high:g}"
+        for task in TASKS
+        for low, high in itertools.pairwise(strengths)
+        if swept[high][task]["satisfied@10"] < swept[low][task]["satisfied@10"]
+    ]
+
+
+def table(swept: Swept) -> str:
+    """A table in Markdown: a row for each strength, Satisfied@10 / Violation@10 / NDCG@10 by task."""
+    lines = ["| strength | " + " | ".join(TASKS) + " |", "|---:|" + "---|" * len(TASKS)]
+    for strength, tasks in swept.items():
+        cells = [" / ".join(f"{tasks[task][name]:.4f}" for name in FIGURES) for task in TASKS]
+        lines.append(f"| {strength:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+    parser.add_argument("--strengths", nargs="+", type=float, default=list(STRENGTHS))
+    args = parser.parse_args()
+    try:
+        swept = sweep(args.run_dir, args.strengths)
+    except DPRError as error:
+        parser.exit(2, f"error: {error}\n")
+    print("Satisfied@10 / Violation@10 / NDCG@10", table(swept), sep="\n\n", end="\n\n")
+    falling = falls(swept)
+    print("\n".join(falling) or "satisfied@10 never falls")
+    print(json.dumps(swept))
+    sys.exit(1 if falling else 0)
+
+
+if __name__ == "__main__":
+    main()
