@@ -99,7 +99,7 @@ class DPR(SequentialRecommender):
             # logits of a softmax.
             self.log_weight = nn.Parameter(torch.zeros(()))
         self.logged: LoggedIntents | None = None
-        self._texts: list[str] = []
+        self._heard: tuple[list[str], list[int]] = ([], [])
         self.set_prompts([""])
         self._frozen = False
 
@@ -108,9 +108,10 @@ class DPR(SequentialRecommender):
     def set_prompts(self, texts: Sequence[str]) -> None:
         """Read the texts that the prompt ids of the coming interactions stand for; id 0 is none."""
         texts = list(texts)
-        fixed = not any(weight.requires_grad for weight in self.reader.parameters())
-        if not (fixed and texts == self._texts):
-            self._texts, self._intents = texts, self.read(texts)
+        # torch counts the changes of a tensor: a reader that has learned since reads anew.
+        reader = [weight._version for weight in self.reader.parameters()]
+        if (texts, reader) != self._heard:
+            self._heard, self._intents = (texts, reader), self.read(texts)
 
     @torch.no_grad()
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

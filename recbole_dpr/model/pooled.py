@@ -27,6 +27,6 @@ class PooledReader(PromptReader):
         query = normalize(self.query(self.names), dim=-1)
         key = normalize(self.key(sentence), dim=-1)
         product = key[:, None] * query
-        match = product.sum(dim=-1, keepdim=True)
-        found = product * self.sharpness
+        match = product.sum(dim=-1, keepdim=True) * self.sharpness
+        found = layer_norm(product, product.shape[-1:])  # else it is too small to be heard
         return self.judge(torch.cat([found, content[:, None].expand_as(found), match], dim=-1))

@@ -79,6 +79,18 @@ def test_a_blank_prompt_asks_for_nothing(tiny_config, text):
 
 
 @torch.no_grad()
+def test_prompts_are_read_anew_when_the_reader_has_learned(tiny_config):
+    model, _ = build(tiny_config, "DPR-SASRec", reader="trained")
+    model.reader.requires_grad_(False)  # as in stage 3
+    texts = ["", "something red please"]
+    model.set_prompts(texts)
+    model.reader.judge[-1].bias.copy_(torch.tensor([0.0, 1000.0, 0.0]))  # wants everything
+    model.set_prompts(texts)
+    include, _ = model.read_prompts(torch.tensor([0, 1]))
+    assert not include[0].any() and include[1].all()
+
+
+@torch.no_grad()
 def test_one_dot_product_of_user_and_item_vectors_gives_the_same_scores(built):
     model, data = built
     batch = ask(data, 0)
