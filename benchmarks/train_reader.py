@@ -1,6 +1,6 @@
 """Train the reader that the package ships, and say how well it reads.
 
-    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors --no_contrast   # the shipped one
+    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors   # the shipped one
 
 Every step reads sentences made afresh (benchmarks/reader/): two thirds about films and the genres of MovieLens,
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.
@@ -122,17 +122,16 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
     parser.add_argument("--upper_learning_rate", type=float, default=1e-4)
     parser.add_argument("--start", help="reader to start from, in place of the encoder's layers")
-    parser.add_argument("--no_contrast", action="store_true", help="leave out reader/contrast.yaml")
+    parser.add_argument("--idioms", action="store_true", help="learn from reader/idioms.yaml, too")
     parser.add_argument("--seed", type=int, default=2020)
     parser.add_argument("--log_every", type=int, default=300, help="steps between measurements")
     args = parser.parse_args()
     encoder = TextEncoder(max_length=64, states_layer=SHIPPED_STATES)
     genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
     values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
-    tricky = not args.no_contrast
     domains = [
-        Sentences("movies", genres, film_titles(), tricky),
-        Sentences("generic", values, contrast=tricky),
+        Sentences("movies", genres, film_titles(), args.idioms),
+        Sentences("generic", values, idioms=args.idioms),
     ]
     names = [encoder.vectors(domain.book.readable) for domain in domains]
     movies, generic = domains

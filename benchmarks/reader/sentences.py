@@ -1,7 +1,8 @@
 """Sentences whose intent is known, as many as the training of the shipped reader asks for.
 
-Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `contrast.yaml`, and, for films, of the
-other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
+Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` (and, where asked for,
+`idioms.yaml`), and, for films, of the other words that people have for a genre (`names.yaml`) and of wishes that
+name none (`implied.yaml`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ PARTS = (0.66, 0.26, 0.08)  # chances of one, two, three things said in one prom
 KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
 LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
 COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
-CONTRAST = 1  # how often a sentence of tricky polarity is drawn for one of the others
 IMPLIED = 0.2  # share of positive and negative parts that name no genre
 ROUGH = {
     "joined": 0.15,
@@ -52,8 +52,8 @@ class Sentences:
     values : list of str
     titles : list of str
         Film titles; they ask for nothing.
-    contrast : bool
-        Whether to take the sentences of tricky polarity (`contrast.yaml`).
+    idioms : bool
+        Whether to take the idioms and sentences of tricky polarity (`idioms.yaml`).
     kept_out : float
         Share of the implied wishes that is never drawn but by `implied`, to measure.
     """
@@ -63,15 +63,15 @@ class Sentences:
         name: str,
         values: list[str],
         titles: Sequence[str] = (),
-        contrast: bool = True,
+        idioms: bool = False,
         kept_out: float = 0.1,
     ) -> None:
         path = properties_dir() / "phrasebook" / f"{name}.yaml"
         content = read_yaml(path)
         allowed = _Allowed(content)
-        for source, weight in {"phrases": 1, "contrast": CONTRAST if contrast else 0}.items():
+        for source in ("phrases", "idioms") if idioms else ("phrases",):
             for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
-                content[kind]["train"] += weight * [
+                content[kind]["train"] += [
                     pattern.replace("{title}", TITLE)
                     for pattern in patterns
                     if (name == "movies" or not OF_FILMS.search(pattern)) and allowed(pattern)
