@@ -13,7 +13,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 import recbole_dpr
 import run_hyper_dpr
 from recbole_dpr.errors import DPRError
-from recbole_dpr.quick_start import load_data_and_model
+from recbole_dpr.quick_start import evaluate, load_data_and_model
 from recbole_dpr.tuning import read_space
 
 
@@ -188,3 +188,12 @@ def test_wrong_calls_of_the_script_are_one_line(capsys, tmp_path, arguments, mes
     assert run_hyper_dpr.main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_a_finished_run_is_measured_at_another_strength(trained_run):
+    deaf, as_trained = (
+        evaluate(trained_run["run_dir"], {"strength": strength})["tasks"]["positive"]
+        for strength in (0.0, 1.0)
+    )
+    assert deaf["DPR"] == deaf["backbone"]
+    assert as_trained["DPR"] != as_trained["backbone"]
