@@ -16,8 +16,12 @@ import sys
 if __name__ == "__main__":  # requests.py must not hide the library of that name
     sys.path.append(sys.path.pop(0))
 
+from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.data.tasks import prompted_tasks
 from recbole_dpr.errors import DPRError
-from recbole_dpr.quick_start import evaluate
+from recbole_dpr.evaluation.evaluate import evaluate_tasks
+from recbole_dpr.quick_start import load_data_and_model
 
 TASKS = ("positive", "negative", "compound")
 FIGURES = ("satisfied@10", "violation@10", "ndcg@10")
@@ -28,9 +32,21 @@ Swept = dict[float, dict[str, dict[str, float]]]
 
 def sweep(run_dir: str, strengths: list[float]) -> Swept:
     """The figures of DPR by strength and task."""
+    config, model, dataset, _, _, test = load_data_and_model(
+        run_dir, None, {"show_progress": False}
+    )
+    phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
+    prompts = PromptTable(len(dataset.attributes))
+    asked = prompted_tasks(test.dataset, phrasebook, prompts, config["task_seed"])
+    asked = [task for task in asked if task.phrases == "unseen"]
+    model.set_prompts(prompts.texts)
     swept: Swept = {}
     for strength in sorted(strengths):
-        tasks = evaluate(run_dir, {"strength": strength, "show_progress": False})["tasks"]
+        model.strength = strength
+        metrics, _ = evaluate_tasks(
+            model, asked, config, test.dataset, prompts, sampler=test._sampler
+        )
+        tasks = metrics["tasks"]
         swept[strength] = {
             task: {name: tasks[task]["DPR"][name] for name in FIGURES} for task in TASKS
         }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from recbole_dpr.evaluation.report import SYSTEMS
 from recbole_dpr.evaluation.systems import family, sees
 from recbole_dpr.files import write_text
 from suites import plots
-from suites.figures import (
-    command,
-    is_steered,
-)
+from suites.figures import command, is_steered
 from suites.plan import Suites, runs_of, start_of
 from suites.records import Folders, Records
 from suites.steering_tables import (
@@ -45,9 +43,9 @@ averaged over the seeds first, with Holm's correction over the column of systems
 
 def write(folders: Folders, docs: Path, suites: Suites) -> list[Path]:
     """Write the page and its plots; returns their paths."""
-    written, parts = [], [_overview(folders)]
-    for dataset in folders.datasets():
-        records = folders.load(dataset)
+    datasets = {dataset: folders.load(dataset) for dataset in folders.datasets()}
+    written, parts = [], [_overview(datasets.values())]
+    for dataset, records in datasets.items():
         lines, images = section(dataset, records, suites, docs / IMAGES)
         parts += [*lines, ""]
         written += images
@@ -55,12 +53,12 @@ def write(folders: Folders, docs: Path, suites: Suites) -> list[Path]:
     return [docs / PAGE, *written]
 
 
-def _overview(folders: Folders) -> str:
+def _overview(datasets: Iterable[Records]) -> str:
     seen = {
         family(system)
-        for dataset in folders.datasets()
-        for records in folders.load(dataset).values()
-        for record in records
+        for records in datasets
+        for of_name in records.values()
+        for record in of_name
         for system in record.get("tasks", {}).get("positive", {})
     }
     lines = ["- `DPR` sees the prompt's text; `backbone` sees no prompt."]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch
-from recbole_dpr.text.encoder import find_model, quiet_transformers
+from recbole_dpr.text.encoder import find_model, load_pretrained
 
 HISTORY = 10  # titles of the history that a model reads, the newest ones
 MAX_TOKENS = (
@@ -78,19 +78,15 @@ class PairScorer(ABC):
         DPRError
             If they cannot be loaded.
         """
-        try:
-            with torch.random.fork_rng(devices=[]), quiet_transformers() as transformers:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(
-                    self.folder, padding_side=self.side, truncation_side=self.side
-                )
-                model = getattr(transformers, self.auto_class).from_pretrained(
-                    self.folder, dtype="auto", use_safetensors=True
-                )
-        except Exception as error:  # every library below has its own kinds
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DPRError(
-                f"rerank_model '{self.folder}' cannot be loaded ({reason}): {WAY_OUT}"
-            ) from error
+        tokenizer, model = load_pretrained(
+            self.auto_class,
+            self.folder,
+            "auto",
+            f"rerank_model '{self.folder}'",
+            WAY_OUT,
+            padding_side=self.side,
+            truncation_side=self.side,
+        )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id

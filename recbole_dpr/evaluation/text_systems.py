@@ -14,6 +14,7 @@ from recbole_dpr.data.draws import KINDS
 from recbole_dpr.evaluation.batches import prompted_batches
 from recbole_dpr.evaluation.metrics import average_rank, ndcg_gain, reported_k
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
+from recbole_dpr.text.encoder import item_vectors
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -54,9 +55,7 @@ class TextSimilarity:
     @cached_property
     def items(self) -> Tensor:
         """Item vectors of length 1 (0 without a text), ``[n_items, D]``."""
-        vectors = self.encoder.vectors(self._item_text)
-        vectors[torch.tensor([not text.strip() for text in self._item_text])] = 0
-        return vectors.to(self.device)
+        return item_vectors(self.encoder, self._item_text).to(self.device)
 
     @cached_property
     def prompts(self) -> Tensor:

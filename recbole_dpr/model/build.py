@@ -15,6 +15,7 @@ from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
+from recbole_dpr.text.encoder import item_vectors
 
 
 def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
@@ -87,9 +88,7 @@ def build_dpr(
     if item_text is None:
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
     else:
-        vectors = encoder.vectors(item_text)
-        # A text that is not there says nothing, rather than what the encoder makes of "".
-        vectors[torch.tensor([not text.strip() for text in item_text])] = 0
+        vectors = item_vectors(encoder, item_text)
     model = DPR(config, dataset, encoder, vectors, names)
     return model.to(config["device"])
 

@@ -147,18 +147,13 @@ class TextEncoder:
         """The tokenizer and the model."""
         # Told beforehand, tokenizers does not warn when a data loader forks later.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        try:
-            # Layers that the file lacks are drawn at random: without the fork, a run that finds
-            # its texts in the cache would go on with other random numbers than one that does not.
-            with torch.random.fork_rng(devices=[]), quiet_transformers() as transformers:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
-                model = transformers.AutoModel.from_pretrained(
-                    self._folder, dtype=PRECISIONS[self.precision], use_safetensors=True
-                )
-        except Exception as error:  # every library below has its own kinds
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            what = f"text encoder '{self.name}' cannot be loaded"
-            raise DPRError(f"{what} ({reason}): {WAY_OUT}") from error
+        tokenizer, model = load_pretrained(
+            "AutoModel",
+            self._folder,
+            PRECISIONS[self.precision],
+            f"text encoder '{self.name}'",
+            WAY_OUT,
+        )
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
         return tokenizer, model.requires_grad_(False).eval().to(self.device)
@@ -281,6 +276,48 @@ def find_model(name: str, what: str, way_out: str) -> Path:
         f"{what} '{name}' is no folder, and there is no such name with safetensors weights "
         f"on the Hugging Face Hub, or no network: {way_out}"
     )
+
+
+def load_pretrained(
+    auto_class: str, folder: Path, dtype: Any, what: str, way_out: str, **tokenizer_options: Any
+) -> tuple[Any, Any]:
+    """Return the tokenizer and the model of a folder.
+
+    Parameters
+    ----------
+    auto_class : str
+        Name of the class of transformers that loads the model.
+    dtype : torch.dtype or "auto"
+    what, way_out : str
+        For the message: what is loaded, and what to do about it.
+
+    Raises
+    ------
+    DPRError
+        If they cannot be loaded.
+    """
+    try:
+        # Layers that the file lacks are drawn at random: without the fork, a run that finds
+        # its texts in the cache would go on with other random numbers than one that does not.
+        with torch.random.fork_rng(devices=[]), quiet_transformers() as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **tokenizer_options)
+            model = getattr(transformers, auto_class).from_pretrained(
+                folder, dtype=dtype, use_safetensors=True
+            )
+    except Exception as error:  # every library below has its own kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DPRError(f"{what} cannot be loaded ({reason}): {way_out}") from error
+    return tokenizer, model
+
+
+def item_vectors(encoder: TextEncoder, item_text: Sequence[str]) -> Tensor:
+    """Return `TextEncoder.vectors` of item texts, ``[n_items, D]``; 0 for a blank one.
+
+    A text that is not there says nothing, rather than what the encoder makes of "".
+    """
+    vectors = encoder.vectors(item_text)
+    vectors[torch.tensor([not text.strip() for text in item_text])] = 0
+    return vectors
 
 
 @contextmanager
