@@ -1,7 +1,7 @@
 """Sentences whose intent is known, as many as the training of the shipped reader asks for.
 
-Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `contrast.yaml`, and, for films, of the
-other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
+Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `idioms.yaml`, and, for
+films, of the other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARTS = (0.66, 0.26, 0.08)  # chances of one, two, three things said in one prom
 KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
 LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
 COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
-CONTRAST = 1  # how often a sentence of tricky polarity is drawn for one of the others
+PHRASES_OFTEN = 2  # to one idiom: real prompts are chattier than those
 IMPLIED = 0.2  # share of positive and negative parts that name no genre
 ROUGH = {
     "joined": 0.15,
@@ -52,10 +52,17 @@ class Sentences:
     values : list of str
     titles : list of str
         Film titles; they ask for nothing.
-    contrast : bool
-        Whether to take the sentences of tricky polarity (`contrast.yaml`).
-    kept_out : float
-        Share of the implied wishes that is never drawn but by `implied`, to measure.
+    implied_out, idioms_out : float
+        Shares of the implied wishes and of the idioms that are never drawn, to measure.
+
+    Attributes
+    ----------
+    book : Phrasebook
+        Its "train" phrases are those that are drawn from.
+    idioms : Phrasebook
+        Its "unseen" phrases are the idioms that are not.
+    implied : list of (str, Intent)
+        The implied wishes that are not.
     """
 
     def __init__(
@@ -63,19 +70,25 @@ class Sentences:
         name: str,
         values: list[str],
         titles: Sequence[str] = (),
-        contrast: bool = True,
-        kept_out: float = 0.1,
+        implied_out: float = 0.1,
+        idioms_out: float = 0.05,
     ) -> None:
         path = properties_dir() / "phrasebook" / f"{name}.yaml"
         content = read_yaml(path)
         allowed = _Allowed(content)
-        for source, weight in {"phrases": 1, "contrast": CONTRAST if contrast else 0}.items():
+        split = np.random.default_rng(0)
+        kept_out: dict[str, list[str]] = {}
+        for source, often, out in (("phrases", PHRASES_OFTEN, 0.0), ("idioms", 1, idioms_out)):
             for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
-                content[kind]["train"] += weight * [
+                taken = [
                     pattern.replace("{title}", TITLE)
                     for pattern in patterns
                     if (name == "movies" or not OF_FILMS.search(pattern)) and allowed(pattern)
                 ]
+                is_out = split.random(len(taken)) < out
+                kept_out[kind] = [x for x, left in zip(taken, is_out, strict=True) if left]
+                stays = [x for x, left in zip(taken, is_out, strict=True) if not left]
+                content[kind]["train"] += often * stays
         content["sampling"]["train"] = {**ROUGH, "synonym": 0.5 if name == "movies" else 0.0}
         self._implied: dict[str, list[tuple[int, str]]] = {"positive": [], "negative": []}
         if name == "movies":
@@ -88,17 +101,17 @@ class Sentences:
                         (values.index(value), text.replace("{title}", TITLE)) for text in said
                     ]
         self.book = Phrasebook(content, values, str(path))
+        self.idioms = Phrasebook({**content, **_unseen(content, kept_out)}, values, str(path))
         self._titles = list(titles)
         self._n_values = len(values)
-        split = np.random.default_rng(0)
-        self.measured_implied: list[tuple[str, Intent]] = []
+        self.implied: list[tuple[str, Intent]] = []
         for side, said in self._implied.items():
-            out = split.random(len(said)) < kept_out
-            for (value, text), is_out in zip(said, out, strict=True):
-                if is_out:
+            is_out = split.random(len(said)) < implied_out
+            for (value, text), left in zip(said, is_out, strict=True):
+                if left:
                     intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
-                    self.measured_implied.append((self._titled(text, split), intent))
-            self._implied[side] = [x for x, is_out in zip(said, out, strict=True) if not is_out]
+                    self.implied.append((self._titled(text, split), intent))
+            self._implied[side] = [x for x, left in zip(said, is_out, strict=True) if not left]
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
         """One prompt, and what it asks for."""
@@ -144,6 +157,10 @@ class Sentences:
         while TITLE in text:
             text = text.replace(TITLE, self._titles[int(rng.integers(len(self._titles)))], 1)
         return text
+
+
+def _unseen(content: dict[str, Any], kept_out: dict[str, list[str]]) -> dict[str, dict]:
+    return {kind: {"train": content[kind]["train"], "unseen": kept_out[kind]} for kind in NEEDED}
 
 
 class _Allowed:

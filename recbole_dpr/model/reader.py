@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
@@ -95,24 +93,6 @@ def upper_layer(size: int, dropout: float = 0.1) -> nn.TransformerEncoderLayer:
         layer_norm_eps=1e-12,
         batch_first=True,
     )
-
-
-def copy_bert_layer(source: Any, target: nn.TransformerEncoderLayer) -> None:
-    """Start an upper layer from a layer of a Hugging Face BERT."""
-    attention = source.attention.self
-    parts = (attention.query, attention.key, attention.value)
-    with torch.no_grad():
-        target.self_attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
-        target.self_attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
-    pairs = (
-        (source.attention.output.dense, target.self_attn.out_proj),
-        (source.attention.output.LayerNorm, target.norm1),
-        (source.intermediate.dense, target.linear1),
-        (source.output.dense, target.linear2),
-        (source.output.LayerNorm, target.norm2),
-    )
-    for given, taken in pairs:
-        taken.load_state_dict(given.state_dict())
 
 
 def read_intents(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def test_no_phrasebook_and_no_training_text_holds_the_pairs():
         for patterns in read_yaml(book)[kind].values()
         for pattern in patterns
     }
-    for name in ("phrases", "contrast"):
+    for name in ("phrases", "idioms"):
         more = read_yaml(BENCHMARKS / "reader" / f"{name}.yaml")
         held |= {frame(pattern) for patterns in more.values() for pattern in patterns}
     pairs = {frame(text) for pair in PAIRS for side, text in pair.items() if side != "value"}
