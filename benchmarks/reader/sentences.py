@@ -1,8 +1,7 @@
 """Sentences whose intent is known, as many as the training of the shipped reader asks for.
 
-Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` (and, where asked for,
-`idioms.yaml`), and, for films, of the other words that people have for a genre (`names.yaml`) and of wishes that
-name none (`implied.yaml`).
+Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `idioms.yaml`, and, for
+films, of the other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ PARTS = (0.66, 0.26, 0.08)  # chances of one, two, three things said in one prom
 KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
 LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
 COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
+MEASURED = ("unseen", "hard")  # phrases of a book that are only asked, never trained on
+PHRASES_OFTEN = 2  # to one idiom: real prompts are chattier than those
 IMPLIED = 0.2  # share of positive and negative parts that name no genre
 ROUGH = {
     "joined": 0.15,
@@ -52,10 +53,17 @@ class Sentences:
     values : list of str
     titles : list of str
         Film titles; they ask for nothing.
-    idioms : bool
-        Whether to take the idioms and sentences of tricky polarity (`idioms.yaml`).
-    kept_out : float
-        Share of the implied wishes that is never drawn but by `implied`, to measure.
+    implied_out, idioms_out : float
+        Shares of the implied wishes and of the idioms that are never drawn, to measure.
+
+    Attributes
+    ----------
+    book : Phrasebook
+        Its "train" phrases are those that are drawn from.
+    idioms : Phrasebook
+        Its "unseen" phrases are the idioms that are not.
+    implied : list of (str, Intent)
+        The implied wishes that are not.
     """
 
     def __init__(
@@ -63,19 +71,28 @@ class Sentences:
         name: str,
         values: list[str],
         titles: Sequence[str] = (),
-        idioms: bool = False,
-        kept_out: float = 0.1,
+        implied_out: float = 0.1,
+        idioms_out: float = 0.05,
     ) -> None:
         path = properties_dir() / "phrasebook" / f"{name}.yaml"
         content = read_yaml(path)
-        allowed = _Allowed(content)
-        for source in ("phrases", "idioms") if idioms else ("phrases",):
+        allowed = _Allowed()
+        for kind in NEEDED:
+            content[kind]["train"] = list(filter(allowed, content[kind]["train"]))
+        split = np.random.default_rng(0)
+        kept_out: dict[str, list[str]] = {}
+        for source, often, out in (("phrases", PHRASES_OFTEN, 0.0), ("idioms", 1, idioms_out)):
             for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
-                content[kind]["train"] += [
-                    pattern.replace("{title}", TITLE)
-                    for pattern in patterns
-                    if (name == "movies" or not OF_FILMS.search(pattern)) and allowed(pattern)
-                ]
+                # Drawn before anything is left out: every domain keeps out the same ones.
+                is_out = split.random(len(patterns)) < out
+                kept_out[kind] = []
+                for pattern, left in zip(patterns, is_out, strict=True):
+                    if allowed(pattern) and (name == "movies" or not OF_FILMS.search(pattern)):
+                        titled = pattern.replace("{title}", TITLE)
+                        if left:
+                            kept_out[kind].append(titled)
+                        else:
+                            content[kind]["train"] += [titled] * often
         content["sampling"]["train"] = {**ROUGH, "synonym": 0.5 if name == "movies" else 0.0}
         self._implied: dict[str, list[tuple[int, str]]] = {"positive": [], "negative": []}
         if name == "movies":
@@ -88,17 +105,17 @@ class Sentences:
                         (values.index(value), text.replace("{title}", TITLE)) for text in said
                     ]
         self.book = Phrasebook(content, values, str(path))
+        self.idioms = Phrasebook({**content, **_unseen(content, kept_out)}, values, str(path))
         self._titles = list(titles)
         self._n_values = len(values)
-        split = np.random.default_rng(0)
-        self.measured_implied: list[tuple[str, Intent]] = []
+        self.implied: list[tuple[str, Intent]] = []
         for side, said in self._implied.items():
-            out = split.random(len(said)) < kept_out
-            for (value, text), is_out in zip(said, out, strict=True):
-                if is_out:
+            is_out = split.random(len(said)) < implied_out
+            for (value, text), left in zip(said, is_out, strict=True):
+                if left:
                     intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
-                    self.measured_implied.append((self._titled(text, split), intent))
-            self._implied[side] = [x for x, is_out in zip(said, out, strict=True) if not is_out]
+                    self.implied.append((self._titled(text, split), intent))
+            self._implied[side] = [x for x, left in zip(said, is_out, strict=True) if not left]
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
         """One prompt, and what it asks for."""
@@ -146,19 +163,34 @@ class Sentences:
         return text
 
 
-class _Allowed:
-    """Whether a phrase may be trained on: it shares no frame with, nor held-out words of, the book."""
+def _unseen(content: dict[str, Any], kept_out: dict[str, list[str]]) -> dict[str, dict]:
+    return {kind: {"train": content[kind]["train"], "unseen": kept_out[kind]} for kind in NEEDED}
 
-    def __init__(self, content: dict[str, Any]) -> None:
-        self._own = {frame(x) for kind in NEEDED for split in content[kind].values() for x in split}
-        words = content.get("held_out", [])
-        self._held_out = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words]
+
+class _Allowed:
+    """Whether a phrase may be trained on: it has a frame of its own, and measures nothing.
+
+    No frame that a phrasebook keeps for measuring, and none of the words that it holds out, may be in it,
+    whichever the book: a reader that has met a phrase among the values of many domains knows it among films, too.
+    """
+
+    def __init__(self) -> None:
+        books = [
+            read_yaml(path) for path in sorted((properties_dir() / "phrasebook").glob("*.yaml"))
+        ]
+        apart = [
+            book[kind].get(split, []) for book in books for kind in NEEDED for split in MEASURED
+        ]
+        self._taken = {frame(pattern) for patterns in apart for pattern in patterns}
+        words = {word for book in books for word in book.get("held_out", [])}
+        self._held_out = re.compile(
+            "|".join(rf"\b{re.escape(word)}" for word in sorted(words)), re.IGNORECASE
+        )
 
     def __call__(self, pattern: str) -> bool:
-        said = SLOT.sub(r" \4 ", pattern)
-        new = frame(pattern) not in self._own
-        self._own.add(frame(pattern))
-        return new and not any(word.search(said) for word in self._held_out)
+        new = frame(pattern) not in self._taken
+        self._taken.add(frame(pattern))
+        return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
 
 
 def film_titles() -> list[str]:

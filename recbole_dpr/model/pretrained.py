@@ -14,8 +14,10 @@ from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
 
 SIZE = 128
-SHIPPED_STATES = 3  # the layer of the bundled encoder whose states the shipped reader takes
-SHIPPED_UPPER = 3  # the layers above it, which the reader has made its own
+SHIPPED_STATES = (
+    0  # the layer of the bundled encoder whose states the shipped reader takes: its embeddings
+)
+SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 

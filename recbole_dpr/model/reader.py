@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
@@ -28,6 +26,7 @@ class PromptReader(nn.Module):
     upper : int
         Transformer layers above the encoder's states; each is D wide, as the encoder's own.
     dropout : float
+        Of the network that judges; the layers have none.
     """
 
     names: Tensor
@@ -37,7 +36,7 @@ class PromptReader(nn.Module):
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)
-        self.upper = nn.ModuleList(upper_layer(text_size, dropout) for _ in range(upper))
+        self.upper = nn.ModuleList(upper_layer(text_size) for _ in range(upper))
         self.query = nn.Linear(text_size, size, bias=False)
         self.key = nn.Linear(text_size, size, bias=False)
         self.sharpness = nn.Parameter(torch.tensor(12.0))
@@ -84,35 +83,17 @@ class PromptReader(nn.Module):
         return cross_entropy(logits.flatten(0, 1), said.flatten(), reduction="sum") / len(logits)
 
 
-def upper_layer(size: int, dropout: float = 0.1) -> nn.TransformerEncoderLayer:
+def upper_layer(size: int) -> nn.TransformerEncoderLayer:
     """One layer of a BERT encoder of this width (post-norm, heads of 32 as in MiniLM)."""
     return nn.TransformerEncoderLayer(
         size,
         max(1, size // 32),
         4 * size,
-        dropout,
+        dropout=0.0,
         activation="gelu",
         layer_norm_eps=1e-12,
         batch_first=True,
     )
-
-
-def copy_bert_layer(source: Any, target: nn.TransformerEncoderLayer) -> None:
-    """Start an upper layer from a layer of a Hugging Face BERT."""
-    attention = source.attention.self
-    parts = (attention.query, attention.key, attention.value)
-    with torch.no_grad():
-        target.self_attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
-        target.self_attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
-    pairs = (
-        (source.attention.output.dense, target.self_attn.out_proj),
-        (source.attention.output.LayerNorm, target.norm1),
-        (source.intermediate.dense, target.linear1),
-        (source.output.dense, target.linear2),
-        (source.output.LayerNorm, target.norm2),
-    )
-    for given, taken in pairs:
-        taken.load_state_dict(given.state_dict())
 
 
 def read_intents(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ class BertEncoder(TextEncoder):
             return {n: file.get_tensor(n).float().to(self.device) for n in file.keys()}  # noqa: SIM118
 
     @cached_property
-    def _layers(self) -> list[nn.TransformerEncoderLayer]:
+    def layers(self) -> list[nn.TransformerEncoderLayer]:
+        """Its transformer layers, from the lowest up, frozen."""
         n_layers = range(self._config["num_hidden_layers"])
         return [_layer(self._config, self._weights, f"encoder.layer.{i}.") for i in n_layers]
 
@@ -80,7 +81,7 @@ class BertEncoder(TextEncoder):
         mask = padding.to(self.device) if bool(padding.any()) else None
         states = self._embed(ids.to(self.device))
         upto = self.states_layer if kind != "vectors" else None
-        for layer in self._layers[:upto]:
+        for layer in self.layers[:upto]:
             states = layer(states, src_key_padding_mask=mask)
         states = states.cpu()
         return [states[row, : len(text)] for row, text in enumerate(tokens)]
