@@ -104,7 +104,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights or name not in own:
             where = "lacks" if name not in weights else "has an unknown"
-            raise DPRError(f"{source} {where} weight {name!r}: it was made with other options")
+            raise DPRError(
+                f"{source} {where} weight {name!r}: it was made with other options, or by another version"
+            )
         if own[name].shape != weights[name].shape:
             raise DPRError(
                 f"{source}: weight {name!r} is {list(weights[name].shape)}, this model's is "
