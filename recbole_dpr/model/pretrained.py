@@ -14,9 +14,8 @@ from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
 
 SIZE = 128
-SHIPPED_STATES = (
-    0  # the layer of the bundled encoder whose states the shipped reader takes: its embeddings
-)
+# The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
+SHIPPED_STATES = 0
 SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 

@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,20 @@ def test_train_and_unseen_share_no_frame(name):
     assert seen and unseen and not seen & unseen
     sides = re.compile(r"\b(value|include|exclude)\b")
     assert not {sides.sub("x", s) for s in seen} & {sides.sub("x", s) for s in unseen}
+
+
+def test_no_other_text_that_trains_holds_an_unseen_phrase_about_beauty():
+    others = [read_yaml(FOLDER / f"{name}.yaml") for name in BOOKS if name != "beauty"]
+    trained = set().union(*(frames(content, "train") for content in others))
+    for name in ("phrases", "idioms"):
+        patterns = read_yaml(READER / f"{name}.yaml").values()
+        trained |= {frame(pattern) for pattern in chain.from_iterable(patterns)}
+    beauty = read_yaml(FOLDER / "beauty.yaml")
+    assert len(trained) > 5000
+    assert not trained & frames(beauty, "unseen", "hard")
+    # And the other way round, for a reader that will learn from this book, too.
+    apart = set().union(*(frames(content, "unseen", "hard") for content in others))
+    assert not apart & frames(beauty, "train")
 
 
 @pytest.fixture(scope="module")
