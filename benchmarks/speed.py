@@ -151,8 +151,9 @@ def in_turn(ours: OurSide, theirs: RecBoleSide, rounds: int, share: float) -> di
     own_share = 1.0 if ours.backbone.causal else share
     times: dict[str, list[float]] = {"ours_s": [], "recbole_s": [], "recbole_plain_s": []}
     torch.autograd.set_detect_anomaly(False)
-    for warm_up in (ours.epoch, theirs.part_of_an_epoch):
-        warm_up(0.0)  # one batch: the first of a process pays for the memory that later ones use again
+    # One batch to warm up: the first of a process pays for the memory that later ones use again.
+    ours.epoch(0.0)
+    theirs.part_of_an_epoch(0.0)
     for _ in range(rounds):
         torch.autograd.set_detect_anomaly(False)
         times["ours_s"].append(ours.epoch(own_share))

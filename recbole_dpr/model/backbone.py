@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         item_seq : LongTensor ``[B, L]``
             Padded on the right.
         users : LongTensor ``[B]``, optional
-            None: nobody that the model knows (user 0).
+            None: nobody that the model knows (user 0; see `seat_new_users`).
         """
         assert isinstance(self.way, Vector)
         lengths = (item_seq != 0).sum(dim=1)
@@ -187,6 +187,21 @@ def complete(model: Any, interaction: Interaction) -> Interaction:
         nothing[model.NEG_ITEM_SEQ] = items
     lacking = {k: torch.zeros_like(v) for k, v in nothing.items() if k not in interaction}
     return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
+
+
+@torch.no_grad()
+def seat_new_users(model: nn.Module) -> None:
+    """Give user 0, whom no interaction trained, the mean vector of the known users.
+
+    A new user is then nobody in particular in place of the numbers that the weights were drawn with. RecBole's models
+    keep one embedding per user under a name that says so; FPMC's is ``UI_emb``.
+    """
+    for owner in model.modules():
+        n_users = getattr(owner, "n_users", None) or getattr(owner, "n_user", None)
+        for name, users in owner.named_children():
+            named = name.startswith("user") or name == "UI_emb"
+            if named and isinstance(users, nn.Embedding) and users.num_embeddings == n_users:
+                users.weight[0] = users.weight[1:].mean(dim=0)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from recbole.model.sequential_recommender import GRU4Rec, SASRec
 
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.backbone import Backbone, seat_new_users
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import WAYS, Scores, Vector, way_of
 from recbole_dpr.naming import sequential_models
@@ -129,3 +129,27 @@ def test_a_missing_knowledge_graph_is_said_with_the_options_to_set(tiny_config, 
         load_data(tiny_config(name))
     with pytest.raises(DPRError, match="set preload_weight="):
         load_data(tiny_config(name, preload_weight={}))
+
+
+WITH_USERS = {"Caser", "FOSSIL", "FPMC", "HGN", "HRM", "NPE", "SHAN", "TransRec"}
+
+
+@pytest.mark.parametrize("name", sorted(WITH_USERS))
+def test_a_new_user_is_the_mean_of_the_known_ones(tiny_config, name):
+    model = build(tiny_config, name)
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    seat_new_users(model)
+    changed = {k for k, weight in model.state_dict().items() if not torch.equal(weight, before[k])}
+    assert len(changed) == 1
+    (key,) = changed
+    users = model.state_dict()[key]
+    assert torch.equal(users[1:], before[key][1:])
+    torch.testing.assert_close(users[0], before[key][1:].mean(dim=0))
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "SINE"])
+def test_a_model_without_user_vectors_stays_as_it_is(tiny_config, name):
+    model = build(tiny_config, name)
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    seat_new_users(model)
+    assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
