@@ -155,7 +155,6 @@ def in_turn(ours: OurSide, theirs: RecBoleSide, rounds: int, share: float) -> di
     ours.epoch(0.0)
     theirs.part_of_an_epoch(0.0)
     for _ in range(rounds):
-        torch.autograd.set_detect_anomaly(False)
         times["ours_s"].append(ours.epoch(own_share))
         torch.autograd.set_detect_anomaly(True)  # as recbole.model...sine leaves it
         times["recbole_s"].append(theirs.part_of_an_epoch(share))
