@@ -46,14 +46,17 @@ from recbole_dpr.quick_start import training_loader
 
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
+RECBOLE_BATCH = 2048  # its default
 
 
 class RecBoleSide:
     """RecBole's own classes, from the data set to the trainer."""
 
-    def __init__(self, config: Any, clock: Clock = time.perf_counter) -> None:
+    def __init__(
+        self, config: Any, clock: Clock = time.perf_counter, batch_size: int = RECBOLE_BATCH
+    ) -> None:
         self.clock = clock
-        config["train_batch_size"] = 2048  # RecBole's default
+        config["train_batch_size"] = batch_size
         dataset = create_dataset(config)
         read = dataset.get_preload_weight
         # RecBole's KSR fails on the float64 in which it reads its vectors.

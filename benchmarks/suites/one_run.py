@@ -102,7 +102,8 @@ def seconds_to(points: Iterable[list[float]], goal: float) -> float | None:
 def recbole(run: Run, folders: Folders) -> Record:
     """RecBole's own data set, loader and `Trainer.fit`, until it stops early; nothing is resumed.
 
-    Autograd's anomaly detection, which importing RecBole turns on and which doubles its time, is off.
+    Batches have RecBole's default of 2048 unless the run says otherwise. Autograd's anomaly detection,
+    which importing RecBole turns on and which doubles its time, is off.
     """
     from recbole.utils import init_seed
 
@@ -114,7 +115,8 @@ def recbole(run: Run, folders: Folders) -> Record:
     options = {"metric_decimal_place": 8, "show_progress": False, **run_options(run, folders)}
     config = DPRConfig(run.model, run.dataset, config_dict=options)
     init_seed(run.seed, config["reproducibility"])
-    side = speed.RecBoleSide(config)
+    batch_size = run.options.get("train_batch_size", speed.RECBOLE_BATCH)
+    side = speed.RecBoleSide(config, batch_size=batch_size)
     torch.autograd.set_detect_anomaly(False)
     points: list[list[float]] = []
     started, best = time.perf_counter(), copy_of_weights(side.model)

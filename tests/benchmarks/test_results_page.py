@@ -235,4 +235,4 @@ def test_backbones_page(folders, tmp_path):
     assert row(text, "SASRec")[1:9] == cells
     assert "Steered so far: 1 of 31; on positive prompts 1 of them beat" in text
     assert "- SASRec is causal." in text
-    assert "| SASRec | 10 | 0.060 (1) | 0.060 (1) |" in text
+    assert "| SASRec | 10 | 0.0600 (1) | 0.0600 (1) | +0.0000 |" in text
