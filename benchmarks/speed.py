@@ -49,6 +49,18 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_t
 RECBOLE_BATCH = 2048  # its default
 
 
+def recbole_own(config: Any, dataset: Any) -> torch.nn.Module:
+    """RecBole's model. S3Rec, which RecBole pre-trains first, is fine-tuned from fresh weights, as ours is."""
+    model: torch.nn.Module = config.model_class(config, dataset)
+    if config["train_stage"] != "pretrain":
+        return model
+    with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+        torch.save({"state_dict": model.state_dict()}, file.name)
+        config["train_stage"], config["pre_model_path"] = "finetune", file.name
+        fine_tuned: torch.nn.Module = config.model_class(config, dataset)
+    return fine_tuned
+
+
 class RecBoleSide:
     """RecBole's own classes, from the data set to the trainer."""
 
@@ -69,7 +81,7 @@ class RecBoleSide:
             FullSortEvalDataLoader(config, split, sampler)
             for split, sampler in zip(splits[1:], samplers[1:], strict=True)
         )
-        self.model = config.model_class(config, splits[0]).to(config["device"])
+        self.model = recbole_own(config, splits[0]).to(config["device"])
         self.trainer = Trainer(config, self.model)
         self.trainer.eval_collector.data_collect(self.loader)
 
