@@ -1,8 +1,8 @@
 import math
 
 import pytest
-import speed
 
+import speed
 from recbole_dpr.config import DPRConfig
 
 
