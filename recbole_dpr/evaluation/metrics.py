@@ -27,7 +27,7 @@ METRICS = ("NDCG", "Recall", "MRR", "Hit", "Precision", "Satisfied", "Violation"
 DECIMALS = 8  # of figures; RecBole's metric_decimal_place (4) is too coarse to compare by
 PER_USER = ("rec.topk", "rec.satisfied", "rec.violated", "rec.rank")
 
-Masks = Callable[[Interaction], tuple[Tensor, Tensor]]
+Masks = Callable[[Interaction], tuple[Tensor, Tensor] | tuple[None, None]]
 
 
 class _ShareOfTopK(TopkMetric):
@@ -150,8 +150,8 @@ class PromptCollector(Collector):
     label : str
         Whose scores these are, for error messages.
     masks : callable, optional
-        Gives ``(allowed, forbidden)``, both bool ``[batch, n_items]``, from an interaction, where the
-        caller (RecBole's ``Trainer``) passes none. Without either, all is allowed, nothing forbidden.
+        Gives ``(allowed, forbidden)``, both bool ``[batch, n_items]`` or None, from an interaction, where
+        the caller (RecBole's ``Trainer``) passes none. Without either, all is allowed, nothing forbidden.
     """
 
     def __init__(self, config: Any, label: str = "the model", masks: Masks | None = None) -> None:

@@ -84,7 +84,7 @@ class DPRTrainer(Trainer):
         settings["metrics"] = [*config["metrics"], "Satisfied", "Violation"]
         settings["metric_decimal_place"] = DECIMALS
         attributes = getattr(model, "attributes", None)
-        self._masks = PromptMasks(config["PROMPT_ID_FIELD"], model.n_items, attributes)
+        self._masks = PromptMasks(config["PROMPT_ID_FIELD"], attributes)
         self.eval_collector = PromptCollector(settings, masks=self._masks)
         self.evaluator = Evaluator(settings)
         self.best_valid_score: float

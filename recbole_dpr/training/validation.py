@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from torch import Tensor
@@ -43,7 +42,6 @@ class PromptMasks:
     Parameters
     ----------
     prompt_field : str
-    n_items : int
     attributes : Attributes or None
         None for a model that takes no prompts.
 
@@ -53,15 +51,14 @@ class PromptMasks:
         The prompts of the split that is evaluated; None is none: all is allowed.
     """
 
-    def __init__(self, prompt_field: str, n_items: int, attributes: Any) -> None:
-        self.prompt_field, self.n_items, self.attributes = prompt_field, n_items, attributes
+    def __init__(self, prompt_field: str, attributes: Any) -> None:
+        self.prompt_field, self.attributes = prompt_field, attributes
         self.prompts: PromptTable | None = None
 
-    def __call__(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
-        """Allowed and forbidden items, two bool ``[B, n_items]``."""
+    def __call__(self, interaction: Interaction) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Allowed and forbidden items, two bool ``[B, n_items]``; None without prompts."""
         if self.prompts is None:
-            everything = torch.ones(len(interaction), self.n_items, dtype=torch.bool)
-            return everything, ~everything
+            return None, None
         ids = interaction[self.prompt_field].cpu()
         include, exclude = self.prompts.include[ids], self.prompts.exclude[ids]
         return self.attributes.allowed(include, exclude), self.attributes.forbidden(exclude)

@@ -108,12 +108,14 @@ def test_a_joint_run_stops_early(options):
     assert len(scores) < 30 and scores[-1] <= max(scores) == result["best_valid_score"]
 
 
-def test_the_backbone_is_the_same_after_all_three_stages(options):
-    plain = run_recbole_dpr("SASRec", "tiny", config_dict=options)
-    steered = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+@pytest.mark.parametrize("name", ["SASRec", "S3Rec"])  # S3Rec counts its mask token as an item
+def test_the_backbone_is_the_same_after_all_three_stages(options, name):
+    options |= {"item_attribute": "colour"} if name == "S3Rec" else {}
+    plain = run_recbole_dpr(name, "tiny", config_dict=options)
+    steered = run_recbole_dpr(f"DPR-{name}", "tiny", config_dict=options)
     assert steered["tasks"]["standard"]["DPR"] == steered["tasks"]["standard"]["backbone"]
     again = options | {"backbone_checkpoint": plain["run_dir"], "stage1_epochs": 0}
-    started = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=again)
+    started = run_recbole_dpr(f"DPR-{name}", "tiny", config_dict=again)
     assert equal(checkpoint.backbone_weights(started["run_dir"]), weights(plain["run_dir"]))
     assert started["tasks"]["standard"]["backbone"] == plain["tasks"]["standard"]["backbone"]
 
