@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
+from recbole_dpr.model.backbone import score_singly
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -50,9 +51,7 @@ def prompted_batch(
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
     return PromptedBatch(
-        backbone=_scores(
-            model, getattr(model, "backbone_scores", model.full_sort_predict), interaction
-        ),
+        backbone=_backbone_scores(model, interaction),
         include=prompts.include[ids],
         exclude=prompts.exclude[ids],
         attributes=dataset.attributes,
@@ -64,15 +63,24 @@ def prompted_batch(
 
 def score_prompted(model: Any, interaction: Any) -> Tensor:
     """Return the model's own scores for its prompts, ``[batch, n_items]``."""
-    return _scores(model, model.full_sort_predict, interaction)
+    return _rows(model.full_sort_predict(interaction), interaction)
 
 
-def _scores(model: Any, predict: Any, interaction: Any) -> Tensor:
+def _backbone_scores(model: Any, interaction: Any) -> Tensor:
+    if hasattr(model, "backbone_scores"):
+        return _rows(model.backbone_scores(interaction), interaction)
     try:
-        scores = predict(interaction)
+        scores = model.full_sort_predict(interaction)
     except NotImplementedError:
-        raise DPRError(
-            f"{type(model).__name__} cannot score the whole catalogue (it has no "
-            "full_sort_predict): choose another backbone, such as SASRec or GRU4Rec"
-        ) from None
+        try:
+            scores = score_singly(model, interaction)
+        except NotImplementedError:
+            raise DPRError(
+                f"{type(model).__name__} cannot score the whole catalogue (it has neither "
+                "full_sort_predict nor predict): choose another backbone, such as SASRec or GRU4Rec"
+            ) from None
+    return _rows(scores, interaction)
+
+
+def _rows(scores: Tensor, interaction: Any) -> Tensor:
     return hide_padding(scores.view(len(interaction), -1))

@@ -151,17 +151,10 @@ class Backbone(nn.Module):
             for user, history in zip(users.tolist(), items.tolist(), strict=True)
         ]
         new = [row for row, key in enumerate(keys) if key not in self._kept]
-        for begin in range(0, len(new), rows := max(1, PAIRS // self.model.n_items)):
-            some = new[begin : begin + rows]
-            for row, scores in zip(some, self._score_pairs(interaction[some]), strict=True):
-                self._kept[keys[row]] = scores
+        if new:
+            scores = score_singly(self.model, interaction[new])
+            self._kept.update(zip((keys[row] for row in new), scores, strict=True))
         return torch.stack([self._kept[key] for key in keys])
-
-    def _score_pairs(self, interaction: Interaction) -> Tensor:
-        catalogue = torch.arange(self.model.n_items, device=interaction[self.model.ITEM_SEQ].device)
-        pairs = interaction.repeat_interleave(len(catalogue))
-        pairs[self.model.ITEM_ID] = catalogue.repeat(len(interaction))
-        return self.model.predict(pairs).view(len(interaction), len(catalogue))
 
     def training_loss(self, interaction: Interaction) -> Any:
         """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
@@ -176,6 +169,19 @@ class Backbone(nn.Module):
         users = interaction[self.model.USER_ID]
         states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
+
+
+def score_singly(model: Any, interaction: Interaction) -> Tensor:
+    """Scores of the whole catalogue, ``[B, n_items]``, by a model that scores one item at a time."""
+    catalogue = torch.arange(model.n_items, device=interaction[model.ITEM_SEQ].device)
+    rows = max(1, PAIRS // len(catalogue))
+    scores = []
+    for begin in range(0, len(interaction), rows):
+        some = interaction[slice(begin, begin + rows)]
+        pairs = some.repeat_interleave(len(catalogue))
+        pairs[model.ITEM_ID] = catalogue.repeat(len(some))
+        scores.append(model.predict(pairs).view(len(some), len(catalogue)))
+    return torch.cat(scores)
 
 
 def complete(model: Any, interaction: Interaction) -> Interaction:

@@ -268,13 +268,27 @@ def test_nan_scores_name_the_system_and_the_task(world):
         world.evaluate(model)
 
 
-def test_a_model_without_full_ranking_is_refused(world):
-    class Pairwise(SASRec):
-        def full_sort_predict(self, interaction):
+class Pairwise(SASRec):
+    """Scores one item at a time, as RecBole's DIN and DIEN do."""
+
+    def full_sort_predict(self, interaction):
+        raise NotImplementedError
+
+
+def test_a_model_that_scores_single_items_ranks_the_catalogue(world):
+    model = Pairwise(world.config, world.test)
+    model.load_state_dict(world.plain.state_dict())
+    (singly, _), (at_once, _) = world.evaluate(model), world.evaluate(world.plain)
+    assert singly["tasks"]["standard"]["backbone"] == at_once["tasks"]["standard"]["backbone"]
+
+
+def test_a_model_without_ranking_is_refused(world):
+    class Unable(Pairwise):
+        def predict(self, interaction):
             raise NotImplementedError
 
-    with pytest.raises(DPRError, match="Pairwise cannot score the whole catalogue"):
-        world.evaluate(Pairwise(world.config, world.test))
+    with pytest.raises(DPRError, match="Unable cannot score the whole catalogue"):
+        world.evaluate(Unable(world.config, world.test))
 
 
 def test_the_model_is_measured_without_dropout_and_gradients(world):
