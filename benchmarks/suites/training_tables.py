@@ -37,9 +37,11 @@ def baselines_table(dataset: str, records: Records) -> list[str]:
     ]
     head += ["ours, s to RecBole's best", "x sooner"]
     note = (
-        "The backbones alone on the standard task, in our loop and in RecBole's own (its data set, loader, trainer and early stopping; batches of 256, "
-        "not its default of 2048, which takes it longer; without the anomaly detection that importing RecBole turns on, which makes it about half as fast). Seconds of training and validation until the best validation NDCG@10; *x sooner*: RecBole's "
-        "seconds to its best over ours to the same figure, where ours reached it, on the seeds that both ran."
+        "The backbones alone on the standard task, in our loop and in RecBole's own: its data set, loader, trainer and early "
+        "stopping, with batches of 256 (its default of 2048 takes it longer) and without the anomaly detection that importing "
+        "RecBole turns on, which makes it about half as fast. Seconds of training and validation until the best validation "
+        "NDCG@10; *x sooner*: RecBole's seconds to its best over ours to the same figure, where ours reached it, on the seeds "
+        "that both ran."
     )
     return [
         "### Baselines, standard task",
