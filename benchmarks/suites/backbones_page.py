@@ -37,7 +37,7 @@ WINDOWS = """\
 Causal backbones learn from all positions of a window at once here, and from one sample per prefix in RecBole. Someone who
 trained SASRec on all positions reports that it halved the accuracy on ml-100k (0.0774 to 0.0392,
 [UniSRec #24](https://github.com/RUCAIBox/UniSRec/issues/24)). [Windows](design.md#windows) that overlap, and a loss only where enough history
-stands before the target, do not. Standard NDCG@10 on the test split; in brackets the number of seeds, over which it is a mean.
+stands before the target, did not in the runs below. Standard NDCG@10 on the test split; in brackets the number of seeds, over which it is a mean.
 """
 
 
