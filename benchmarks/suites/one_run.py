@@ -100,7 +100,7 @@ def seconds_to(points: Iterable[list[float]], goal: float) -> float | None:
 
 
 def recbole(run: Run, folders: Folders) -> Record:
-    """RecBole's own data set, loader and `Trainer.fit`, until it stops early; nothing is resumed.
+    """RecBole's own data set, loader and `Trainer.fit`, until it stops early.
 
     Batches have RecBole's default of 2048 unless the run says otherwise. Autograd's anomaly detection,
     which importing RecBole turns on and which doubles its time, is off.
@@ -109,38 +109,28 @@ def recbole(run: Run, folders: Folders) -> Record:
 
     import speed
     from recbole_dpr.config import DPRConfig
-    from recbole_dpr.training.averaging import copy_of_weights, put_weights
+    from suites.recbole_loop import RecBoleLoop
 
-    clear(folders.work(run))
     options = {"metric_decimal_place": 8, "show_progress": False, **run_options(run, folders)}
     config = DPRConfig(run.model, run.dataset, config_dict=options)
     init_seed(run.seed, config["reproducibility"])
     batch_size = run.options.get("train_batch_size", speed.RECBOLE_BATCH)
     side = speed.RecBoleSide(config, batch_size=batch_size)
     torch.autograd.set_detect_anomaly(False)
-    points: list[list[float]] = []
-    started, best = time.perf_counter(), copy_of_weights(side.model)
-
-    def note(epoch: int, score: float) -> None:
-        nonlocal best
-        if not points or score > max(seen for _, seen in points):
-            best = copy_of_weights(side.model)
-        points.append([round(time.perf_counter() - started, 1), float(score)])
-        print(f"epoch {epoch}: {points[-1][0]} s, validation {score:.4f}", flush=True)
-
-    side.trainer.fit(side.loader, side.valid, verbose=False, saved=False, callback_fn=note)
-    trained = round(time.perf_counter() - started, 1)
-    put_weights(side.model, best)
-    test = side.trainer.evaluate(side.test, load_best_model=False)
-    figures = {**{name: float(x) for name, x in test.items()}, "users": len(side.test.dataset)}
+    progress = folders.work(run) / "recbole"
+    progress.mkdir(exist_ok=True)
+    loop = RecBoleLoop(side, progress / "progress.pt")
+    figures = loop.fit()
+    total = round(time.perf_counter() - loop.started, 1)
+    clear(folders.work(run))  # it would be gone on from if asked for again
     return {
         "model": run.model,
         "dataset": run.dataset,
         "seed": run.seed,
-        "tasks": {"standard": {"backbone": figures}},
-        "seconds": {"stage1": trained, "total": round(time.perf_counter() - started, 1)},
-        "validation": points,
-        "epochs": {"stage1": len(points)},
+        "tasks": {"standard": {"backbone": {**figures, "users": len(side.test.dataset)}}},
+        "seconds": {"stage1": loop.seconds, "total": total},
+        "validation": loop.points,
+        "epochs": {"stage1": len(loop.points)},
     }
 
 

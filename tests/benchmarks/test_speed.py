@@ -1,9 +1,11 @@
 import math
 
 import pytest
+import torch
 
 import speed
 from recbole_dpr.config import DPRConfig
+from suites.recbole_loop import RecBoleLoop
 
 
 def test_recbole_fine_tunes_s3rec_as_we_do(tiny_options):
@@ -11,3 +13,39 @@ def test_recbole_fine_tunes_s3rec_as_we_do(tiny_options):
     side = speed.RecBoleSide(DPRConfig("S3Rec", "tiny", config_dict=options))
     loss = side.model.calculate_loss(next(iter(side.loader)))
     assert loss.item() == pytest.approx(math.log(side.train.item_num), abs=0.3)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch):
+    options = {**tiny_options, "epochs": 3, "stopping_step": 5}
+
+    def loop():
+        config = DPRConfig("GRU4Rec", "tiny", config_dict=options)
+        return RecBoleLoop(speed.RecBoleSide(config, batch_size=64), tmp_path / "progress.pt")
+
+    first = loop()
+    note = first.note
+
+    def note_and_die(epoch, score):
+        note(epoch, score)
+        if epoch == 1:
+            raise Killed
+
+    monkeypatch.setattr(first, "note", note_and_die)
+    with pytest.raises(Killed):
+        first.fit()
+    second = loop()
+    assert second.points == first.points and len(second.points) == 2
+    assert second.side.trainer.start_epoch == 2
+    for before, after in zip(
+        first.side.model.parameters(), second.side.model.parameters(), strict=True
+    ):
+        assert torch.equal(before, after)
+    best = max(score for _, score in first.points)
+    assert second.side.trainer.best_valid_score == pytest.approx(best)
+    figures = second.fit()
+    assert len(second.points) == 3 and second.points[2][0] > second.points[1][0]
+    assert 0 <= figures["ndcg@10"] <= 1

@@ -1,0 +1,84 @@
+"""RecBole's own loop to its early stop, going on where a killed one was."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_dpr.training.averaging import copy_of_weights, put_weights
+
+
+class RecBoleLoop:
+    """`Trainer.fit` of RecBole on one side of benchmarks/speed.py, saved after every epoch.
+
+    Parameters
+    ----------
+    side : speed.RecBoleSide
+    file : Path
+        Where the progress is saved; a file that is there is gone on from. RecBole's own checkpoints hold
+        its `Config`, which torch no longer loads, and neither the best weights nor the curve.
+
+    Attributes
+    ----------
+    points : list of [float, float]
+        ``[seconds, validation score]`` after each epoch, validation included.
+    """
+
+    def __init__(self, side: Any, file: Path) -> None:
+        self.side, self.file = side, file
+        self.points: list[list[float]] = []
+        self.best = copy_of_weights(side.model)
+        if file.is_file():
+            self.go_on()
+        self.started = time.perf_counter() - self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs so far."""
+        return self.points[-1][0] if self.points else 0.0
+
+    def fit(self) -> dict[str, float]:
+        """Train, and return the test figures of the best epoch."""
+        trainer = self.side.trainer
+        trainer.fit(
+            self.side.loader, self.side.valid, verbose=False, saved=False, callback_fn=self.note
+        )
+        put_weights(self.side.model, self.best)
+        test = trainer.evaluate(self.side.test, load_best_model=False)
+        return {name: float(x) for name, x in test.items()}
+
+    def note(self, epoch: int, score: float) -> None:
+        """What `Trainer.fit` calls after each validation."""
+        if not self.points or score > max(seen for _, seen in self.points):
+            self.best = copy_of_weights(self.side.model)
+        self.points.append([round(time.perf_counter() - self.started, 1), float(score)])
+        print(f"epoch {epoch}: {self.seconds} s, validation {score:.4f}", flush=True)
+        trainer = self.side.trainer
+        progress = {
+            "epoch": epoch,
+            "cur_step": trainer.cur_step,
+            "best_valid_score": float(trainer.best_valid_score),
+            "model": self.side.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "best": self.best,
+            "points": self.points,
+        }
+        # Killed while it writes, it leaves the last whole one.
+        half = self.file.with_suffix(".half")
+        torch.save(progress, half)
+        half.replace(self.file)
+
+    def go_on(self) -> None:
+        """Take up a saved progress."""
+        trainer = self.side.trainer
+        progress = torch.load(self.file, map_location=trainer.device)
+        trainer.start_epoch = progress["epoch"] + 1
+        trainer.cur_step = progress["cur_step"]
+        trainer.best_valid_score = progress["best_valid_score"]
+        self.side.model.load_state_dict(progress["model"])
+        trainer.optimizer.load_state_dict(progress["optimizer"])
+        self.best, self.points = progress["best"], progress["points"]
+        print(f"goes on after epoch {progress['epoch']}", flush=True)
