@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch
-from recbole_dpr.text.encoder import find_model, load_pretrained
+from recbole_dpr.text.hub import find_model, load_pretrained
 
 HISTORY = 10  # titles of the history that a model reads, the newest ones
 MAX_TOKENS = (

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from recbole_dpr.text.encoder import TextEncoder, find_encoder
+from recbole_dpr.text.encoder import TextEncoder
+from recbole_dpr.text.hub import find_encoder
 
 TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 

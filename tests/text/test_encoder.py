@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.text.encoder import TextEncoder, find_encoder
+from recbole_dpr.text.encoder import TextEncoder
+from recbole_dpr.text.hub import find_encoder
 
 TEXTS = [
     "a comedy, please",

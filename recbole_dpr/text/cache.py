@@ -1,0 +1,50 @@
+"""Files of the text cache: what an encoder made of a list of texts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, uint8
+
+logger = logging.getLogger(__name__)
+
+
+def read(path: Path) -> tuple[Tensor, Tensor] | None:
+    """Return what `write` kept, or None if it is not there or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Cloned: the file's own pages may go away under a tensor that still points at them.
+            rows, lengths = (file.get_tensor(name).clone() for name in ("rows", "lengths"))
+            if file.metadata()["crc32"] != _checksum((rows, lengths)):
+                raise ValueError("checksum differs")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        logger.warning("Damaged file in the text cache, encoding again: %s (%s)", path, error)
+        return None
+    return rows, lengths
+
+
+def write(path: Path, rows: Tensor, lengths: Tensor) -> None:
+    """Write beside and rename, so that a killed run leaves no half file; a cache may also fail."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"crc32": _checksum((rows, lengths))}
+        save_file({"rows": rows, "lengths": lengths}, temporary, metadata)
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        logger.warning("Text cache not written, carrying on without it: %s (%s)", path, error)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _checksum(tensors: Iterable[Tensor]) -> str:
+    return " ".join(str(zlib.crc32(t.view(uint8).numpy().data)) for t in tensors)
