@@ -228,7 +228,8 @@ def test_backbones_page(folders, tmp_path):
     why = {"model": "SASRec", "seed": 2020, "causal": True, "why": "SASRec is causal"}
     keep(folders.results, "SASRec-epoch", {**why, "ours_s": 5.0, "recbole_plain_s": 160.0})
     keep(folders.results, "SASRec-L10-recbole", plain_record("SASRec", "recbole"))
-    keep(folders.results, "SASRec-L10", plain_record("SASRec"))
+    for variant in ("SASRec-L10", "SASRec-L200"):
+        keep(folders.results, variant, plain_record("SASRec"))
     assert backbones_page.write(folders, tmp_path) == [tmp_path / "backbones.md"]
     text = (tmp_path / "backbones.md").read_text()
     cells = ["user vector", "yes", "5.0", "160.0", "-", "-", "0.100", "0.300 / 0.200 / 0.150"]
@@ -236,3 +237,4 @@ def test_backbones_page(folders, tmp_path):
     assert "Steered so far: 1 of 31; on positive prompts 1 of them beat" in text
     assert "- SASRec is causal." in text
     assert "| SASRec | 10 | 0.0600 (1) | 0.0600 (1) | +0.0000 |" in text
+    assert "| SASRec | 200 | - | 0.0600 (1) | - |" in text
