@@ -109,6 +109,7 @@ def recbole(run: Run, folders: Folders) -> Record:
 
     import speed
     from recbole_dpr.config import DPRConfig
+    from recbole_dpr.training import checkpoint
     from suites.recbole_loop import RecBoleLoop
 
     options = {"metric_decimal_place": 8, "show_progress": False, **run_options(run, folders)}
@@ -119,10 +120,10 @@ def recbole(run: Run, folders: Folders) -> Record:
     torch.autograd.set_detect_anomaly(False)
     progress = folders.work(run) / "recbole"
     progress.mkdir(exist_ok=True)
-    loop = RecBoleLoop(side, progress / "progress.pt")
+    loop = RecBoleLoop(side, progress / checkpoint.RESUME_FILE)
     figures = loop.fit()
     total = round(time.perf_counter() - loop.started, 1)
-    clear(folders.work(run))  # it would be gone on from if asked for again
+    shutil.rmtree(progress)  # it would be gone on from if asked for again
     return {
         "model": run.model,
         "dataset": run.dataset,

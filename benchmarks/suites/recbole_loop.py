@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from recbole_dpr.training import checkpoint
 from recbole_dpr.training.averaging import copy_of_weights, put_weights
+
+LOADER = "rng.loader"  # the order of the samples
 
 
 class RecBoleLoop:
@@ -18,8 +19,9 @@ class RecBoleLoop:
     ----------
     side : speed.RecBoleSide
     file : Path
-        Where the progress is saved; a file that is there is gone on from. RecBole's own checkpoints hold
-        its `Config`, which torch no longer loads, and neither the best weights nor the curve.
+        Where the progress is saved; a file that is there is gone on from, as if nothing had happened.
+        RecBole's own checkpoints hold its `Config`, which torch no longer loads, and neither the best
+        weights nor the curve.
 
     Attributes
     ----------
@@ -57,28 +59,34 @@ class RecBoleLoop:
         self.points.append([round(time.perf_counter() - self.started, 1), float(score)])
         print(f"epoch {epoch}: {self.seconds} s, validation {score:.4f}", flush=True)
         trainer = self.side.trainer
-        progress = {
+        tensors = {
+            **checkpoint.prefixed("model.", self.side.model.state_dict()),
+            **checkpoint.prefixed("best.", self.best),
+            **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(trainer.optimizer)),
+            **checkpoint.random_state(),
+            LOADER: self.side.loader.generator.get_state(),
+        }
+        about = {
             "epoch": epoch,
             "cur_step": trainer.cur_step,
             "best_valid_score": float(trainer.best_valid_score),
-            "model": self.side.model.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "best": self.best,
             "points": self.points,
         }
-        # Killed while it writes, it leaves the last whole one.
-        half = self.file.with_suffix(".half")
-        torch.save(progress, half)
-        half.replace(self.file)
+        checkpoint.save_tensors(self.file, tensors, about)
 
     def go_on(self) -> None:
         """Take up a saved progress."""
         trainer = self.side.trainer
-        progress = torch.load(self.file, map_location=trainer.device)
-        trainer.start_epoch = progress["epoch"] + 1
-        trainer.cur_step = progress["cur_step"]
-        trainer.best_valid_score = progress["best_valid_score"]
-        self.side.model.load_state_dict(progress["model"])
-        trainer.optimizer.load_state_dict(progress["optimizer"])
-        self.best, self.points = progress["best"], progress["points"]
-        print(f"goes on after epoch {progress['epoch']}", flush=True)
+        tensors, about = checkpoint.load_tensors(self.file)
+        weights = checkpoint.without_prefix("model.", tensors)
+        checkpoint.load_weights(self.side.model, weights, self.file)
+        checkpoint.restore_optimizer(
+            trainer.optimizer, checkpoint.without_prefix("optimizer.", tensors)
+        )
+        checkpoint.restore_random_state(tensors)
+        self.side.loader.generator.set_state(tensors[LOADER])
+        trainer.start_epoch = about["epoch"] + 1
+        trainer.cur_step = about["cur_step"]
+        trainer.best_valid_score = about["best_valid_score"]
+        self.best, self.points = checkpoint.without_prefix("best.", tensors), about["points"]
+        print(f"goes on after epoch {about['epoch']}", flush=True)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from recbole.utils import init_seed
 
 import speed
 from recbole_dpr.config import DPRConfig
@@ -22,11 +23,14 @@ class Killed(Exception):
 def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch):
     options = {**tiny_options, "epochs": 3, "stopping_step": 5}
 
-    def loop():
+    def loop(file):
         config = DPRConfig("GRU4Rec", "tiny", config_dict=options)
-        return RecBoleLoop(speed.RecBoleSide(config, batch_size=64), tmp_path / "progress.pt")
+        init_seed(config["seed"], config["reproducibility"])
+        return RecBoleLoop(speed.RecBoleSide(config, batch_size=64), tmp_path / file)
 
-    first = loop()
+    unbroken = loop("unbroken.safetensors")
+    expected = unbroken.fit()
+    first = loop("killed.safetensors")
     note = first.note
 
     def note_and_die(epoch, score):
@@ -37,7 +41,7 @@ def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch):
     monkeypatch.setattr(first, "note", note_and_die)
     with pytest.raises(Killed):
         first.fit()
-    second = loop()
+    second = loop("killed.safetensors")
     assert second.points == first.points and len(second.points) == 2
     assert second.side.trainer.start_epoch == 2
     for before, after in zip(
@@ -49,3 +53,8 @@ def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch):
     figures = second.fit()
     assert len(second.points) == 3 and second.points[2][0] > second.points[1][0]
     assert 0 <= figures["ndcg@10"] <= 1
+    assert figures == expected
+    assert [score for _, score in second.points] == [score for _, score in unbroken.points]
+    assert second.best.keys() == unbroken.best.keys()
+    for name, weight in unbroken.best.items():
+        assert torch.equal(second.best[name], weight)
