@@ -68,7 +68,7 @@ def untrained_run(folder: Path, options: argparse.Namespace) -> list[list[str]]:
     phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     model = build_model(config, data, phrasebook)
     config.to_yaml(folder / CONFIG_FILE)
-    catalogue = Catalogue.from_dataset(data.whole, phrasebook.readable)
+    catalogue = Catalogue.from_dataset(data.whole, phrasebook.called)
     catalogue.save(folder / CATALOGUE_FILE)
     save_users(folder / USERS_FILE, data.test.dataset)
     checkpoint.save_tensors(folder / checkpoint.MODEL_FILE, model.state_dict(), {})

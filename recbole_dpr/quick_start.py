@@ -105,7 +105,7 @@ def run_recbole_dpr(
     logger.info(data.whole)
     logger.debug(config)
     config.to_yaml(run_dir / CONFIG_FILE)
-    Catalogue.from_dataset(data.whole, phrasebook.readable).save(run_dir / CATALOGUE_FILE)
+    Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
     reads_features = way_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
     save_users(run_dir / USERS_FILE, data.test.dataset)
@@ -210,7 +210,7 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
     if config["promptable"]:
         encoder = make_encoder(config)
         texts = data.whole.item_text
-        model = build_dpr(config, data.train, phrasebook.readable, texts, encoder)
+        model = build_dpr(config, data.train, phrasebook.called, texts, encoder)
     else:
         model = build_plain(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
@@ -240,7 +240,8 @@ def prompted_training(
     """The prompts that stages 2 and 3 are validated with: training phrases, on the validation split."""
     if not config["promptable"]:
         return None
-    tasks, prompts = validation_tasks(data.valid.dataset, phrasebook, config["task_seed"])
+    seed, n_rows = config["task_seed"], config["prompted_valid_size"]
+    tasks, prompts = validation_tasks(data.valid.dataset, phrasebook, seed, n_rows)
     return PromptedTraining(phrasebook, tasks, prompts)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.mentions import Mentions
 
 STEPS = (
     280  # of an epoch at least: one pass over a small catalogue is over sooner than a validation
@@ -27,7 +28,8 @@ class AlignmentBatch:
     ----------
     items : LongTensor ``[n]``
     prompts : tuple of Tensor, optional
-        Token states ``[B, T, D]``, mask ``[B, T]``, include and exclude ``[B, V]``.
+        What the reader sees (token states ``[B, T, D]``, mask and owners ``[B, T]``), then include and
+        exclude ``[B, V]``.
     """
 
     items: Tensor
@@ -51,6 +53,7 @@ class AlignmentLoader:
         Made prompts, each of which an epoch sees once.
     encoder : TextEncoder
         Frozen, so that every prompt is encoded once.
+    mentions : Mentions
     """
 
     def __init__(
@@ -60,13 +63,16 @@ class AlignmentLoader:
         seed: int,
         prompts: PromptTable | None,
         encoder: TextEncoder,
+        mentions: Mentions,
     ) -> None:
         self.n_items, self.batch_size, self.seed = n_items - 1, batch_size, seed
         self._passes = math.ceil(STEPS * batch_size / self.n_items)
         self._prompts: tuple[Tensor, ...] | None = None
         if prompts is not None:
-            states, mask = encoder.token_states(prompts.texts[1:])
-            self._prompts = (states, mask, prompts.include[1:], prompts.exclude[1:])
+            texts = prompts.texts[1:]
+            states, mask = encoder.token_states(texts)
+            owners = mentions.owners(texts, encoder)
+            self._prompts = (states, mask, owners, prompts.include[1:], prompts.exclude[1:])
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -88,7 +94,7 @@ class AlignmentLoader:
         for some, asked in zip(items, rows, strict=True):
             prompts = None
             if self._prompts is not None:
-                states, mask, include, exclude = (x[asked] for x in self._prompts)
-                longest = int(mask.sum(dim=1).max())
-                prompts = (states[:, :longest], mask[:, :longest], include, exclude)
+                *seen, include, exclude = (x[asked] for x in self._prompts)
+                longest = int(seen[1].sum(dim=1).max())
+                prompts = (*(x[:, :longest] for x in seen), include, exclude)
             yield AlignmentBatch(some, prompts)

@@ -30,8 +30,8 @@ class Catalogue:
         RecBole's name of the item column.
     tokens, titles : list of str ``[n_items]``
     attributes : Attributes
-    readable : list of str ``[V]``
-        What each attribute value is called.
+    called : list of list of str ``[V]``
+        What each attribute value may be called, its readable name first.
     facts : Facts
         What the model asks its data set for beside the number of items.
     """
@@ -40,14 +40,19 @@ class Catalogue:
     tokens: list[str]
     titles: list[str]
     attributes: Attributes
-    readable: list[str]
+    called: list[list[str]]
     facts: Facts = field(default_factory=Facts)
 
     @classmethod
-    def from_dataset(cls, dataset: PromptDataset, readable: list[str]) -> Catalogue:
+    def from_dataset(cls, dataset: PromptDataset, called: list[list[str]]) -> Catalogue:
         """Take the catalogue out of a built data set."""
         tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
-        return cls(dataset.iid_field, tokens, dataset.titles, dataset.attributes, readable)
+        return cls(dataset.iid_field, tokens, dataset.titles, dataset.attributes, called)
+
+    @property
+    def readable(self) -> list[str]:
+        """One name of each attribute value."""
+        return [readable for readable, *_ in self.called]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -68,7 +73,7 @@ class Catalogue:
             "item_field": self.item_field,
             "values": attributes.values,
             "fields": attributes.fields,
-            "readable": self.readable,
+            "called": self.called,
             "items": [
                 [token, title, row.nonzero()[:, 0].tolist()]
                 for token, title, row in zip(
@@ -96,14 +101,15 @@ class Catalogue:
                 matrix[row, has] = True
             tokens = [str(token) for token, _, _ in items]
             titles = [str(title) for _, title, _ in items]
-            fields, readable = list(content["fields"]), list(content["readable"])
-            if not len(fields) == len(readable) == len(values):
-                raise ValueError("values, fields and readable names differ in number")
+            fields = list(content["fields"])
+            called = [[str(name) for name in names] for names in content["called"]]
+            if not len(fields) == len(called) == len(values) or not all(called):
+                raise ValueError("values, fields and names differ in number")
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
         attributes = Attributes(values, fields, matrix)
         facts = Facts.load(Path(path).with_name(FACTS_FILE))
-        return cls(str(content["item_field"]), tokens, titles, attributes, readable, facts)
+        return cls(str(content["item_field"]), tokens, titles, attributes, called, facts)
 
 
 def save_users(path: str | Path, dataset: PromptDataset) -> None:

@@ -33,6 +33,8 @@ class Phrasebook:
 
     Attributes
     ----------
+    called : list of list of str
+        What each value may be called, its readable name first; unseen synonyms are not among it.
     readable : list of str
         The readable name of each value.
     sampling : dict
@@ -59,6 +61,13 @@ class Phrasebook:
             for phrases in PHRASES
         }
         self._names, self._synonyms = file.names(values)
+        self.called = [
+            list(dict.fromkeys(form for name in names for form in name.forms))
+            for names in (
+                [name, *synonyms]
+                for name, synonyms in zip(self._names, self._synonyms["train"], strict=True)
+            )
+        ]
         self.readable = [name.name for name in self._names]
         self.sampling = file.sampling()
 

@@ -33,6 +33,11 @@ class Name:
     one: str  # "[a comedy] would be nice"
     many: str  # "I love [comedies]"
 
+    @property
+    def forms(self) -> list[str]:
+        """All of them, `name` first where there is one."""
+        return [form for form in (self.name, self.alone, self.one, self.many) if form]
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -106,10 +111,9 @@ class PhraseFile:
                 written = self._list(others.get(phrases), f"{where}, synonyms.{phrases}")
                 synonyms[phrases].append([self._name(form, noun, where, True) for form in written])
             for name in (names[-1], *synonyms["train"][-1], *synonyms["unseen"][-1]):
-                for form in FORMS if name.name else FORMS[1:]:
-                    owner = owners.setdefault(getattr(name, form).lower(), index)
+                for called in name.forms:
+                    owner = owners.setdefault(called.lower(), index)
                     if owner != index:
-                        called = getattr(name, form)
                         self._fail(f"{where} and {values[owner]!r} are both called {called!r}")
         return names, synonyms
 

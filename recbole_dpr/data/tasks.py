@@ -43,12 +43,28 @@ class PromptedTask:
 
 
 def prompted_tasks(
-    split: PromptDataset, phrasebook: Phrasebook, prompts: PromptTable, seed: int
+    split: PromptDataset,
+    phrasebook: Phrasebook,
+    prompts: PromptTable,
+    seed: int,
+    only: str | None = None,
+    n_rows: int | None = None,
 ) -> list[PromptedTask]:
     """Draw the prompts of a validation or test split and add them to `prompts`.
 
     One prompt per interaction and task; the intents depend on the split and on `seed` alone, and are
     the same for unseen and for training phrases, for every model and for every training seed.
+
+    Parameters
+    ----------
+    split : PromptDataset
+    phrasebook : Phrasebook
+    prompts : PromptTable
+    seed : int
+    only : str, optional
+        The one kind of phrases to draw; None is all that the phrasebook has.
+    n_rows : int, optional
+        Interactions that are asked, a sample that depends on `seed` alone; None is all.
 
     Returns
     -------
@@ -66,12 +82,17 @@ def prompted_tasks(
     everyone = torch.arange(len(split))
     nobody_asks = torch.zeros_like(everyone)
     tasks = [PromptedTask("standard", "", everyone, nobody_asks, 0, nobody_asks.bool())]
+    asked = torch.ones(len(split), dtype=torch.bool)
+    if n_rows is not None:
+        asked[torch.randperm(len(split), generator=generator)[n_rows:]] = False
     for number, phrases in enumerate(phrasebook.splits()):
+        if only not in (None, phrases):
+            continue
         rng = np.random.default_rng((seed, number))
         for kind in KINDS:
             include = wanted if kind != "negative" else torch.full_like(wanted, -2)
             exclude = unwanted if kind != "positive" else torch.full_like(unwanted, -2)
-            rows = ((include != -1) & (exclude != -1)).nonzero()[:, 0]
+            rows = (asked & (include != -1) & (exclude != -1)).nonzero()[:, 0]
             ids = []
             for i, e in zip(include[rows].tolist(), exclude[rows].tolist(), strict=True):
                 intent = Intent((i,) if i >= 0 else (), (e,) if e >= 0 else ())
@@ -79,22 +100,22 @@ def prompted_tasks(
             habit = wanted if kind != "negative" else unwanted
             share = counts[rows, habit[rows]] / length[rows]
             on_habit = share >= share.median() if len(share) else share.bool()
-            left_out = len(split) - len(rows)
+            left_out = int(asked.sum()) - len(rows)
             tasks.append(PromptedTask(kind, phrases, rows, torch.tensor(ids), left_out, on_habit))
     return tasks
 
 
 def validation_tasks(
-    split: PromptDataset, phrasebook: Phrasebook, seed: int
+    split: PromptDataset, phrasebook: Phrasebook, seed: int, n_rows: int | None = None
 ) -> tuple[list[PromptedTask], PromptTable]:
     """The prompted tasks of the validation split in training phrases, and their prompts.
 
     Stages 2 and 3 are validated with them, and compared systems are tuned. ``seed`` is that of the
-    test's tasks, which get other draws.
+    test's tasks, which get other draws; ``n_rows`` is as in `prompted_tasks`.
     """
     prompts = PromptTable(len(split.attributes))
-    tasks = prompted_tasks(split, phrasebook, prompts, seed + 1)
-    return [task for task in tasks if task.phrases == "train"], prompts
+    _, *tasks = prompted_tasks(split, phrasebook, prompts, seed + 1, only="train", n_rows=n_rows)
+    return tasks, prompts
 
 
 def logged_task(

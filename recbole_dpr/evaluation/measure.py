@@ -81,7 +81,8 @@ def _compared(
 
     def tune() -> dict[str, float]:
         dataset = valid.dataset
-        tasks, asked = validation_tasks(dataset, phrasebook, config["task_seed"])
+        seed, n_rows = config["task_seed"], config["prompted_valid_size"]
+        tasks, asked = validation_tasks(dataset, phrasebook, seed, n_rows)
         return tuned_weights(
             model, similarity(asked.texts), tasks, config, dataset, asked, valid._sampler
         )

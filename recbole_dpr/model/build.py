@@ -16,17 +16,14 @@ from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 from recbole_dpr.text.encoder import item_vectors
+from recbole_dpr.text.mentions import Mentions
 
 
 def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
-    """The text encoder of a run.
-
-    Where single prompts come in (`serving`) there is no cache on disk, and an encoder that is quick
-    to load where there is one.
-    """
-    kind = TextEncoder
-    if serving and config["text_precision"] == "float32" and is_plain_bert(config["text_encoder"]):
-        kind = BertEncoder
+    """The text encoder of a run; where single prompts come in (`serving`), without a cache on disk."""
+    layer = states_layer(reader_kind(config))
+    plain = config["text_precision"] == "float32" and is_plain_bert(config["text_encoder"])
+    kind = BertEncoder if plain else TextEncoder
     return kind(
         config["text_encoder"],
         config["text_batch_size"],
@@ -34,7 +31,7 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
         None if serving else config["text_cache_dir"],
         config["text_max_length"],
         config["text_precision"],
-        states_layer(reader_kind(config)),
+        layer,
     )
 
 
@@ -64,7 +61,7 @@ def check_switches(config: Any) -> None:
 def build_dpr(
     config: Any,
     dataset: Any,
-    readable: list[str],
+    called: list[list[str]],
     item_text: list[str] | None,
     encoder: TextEncoder,
 ) -> DPR:
@@ -73,8 +70,8 @@ def build_dpr(
     Parameters
     ----------
     dataset : PromptDataset or Catalogue
-    readable : list of str ``[V]``
-        What the attribute values are called.
+    called : list of list of str ``[V]``
+        What the attribute values are called, the readable name first.
     item_text : list of str ``[n_items]`` or None
         None leaves the encoded texts to the weights that will be loaded.
 
@@ -84,12 +81,12 @@ def build_dpr(
         As `check_switches`.
     """
     check_switches(config)
-    names = encoder.vectors(readable)
+    names = encoder.vectors([readable for readable, *_ in called])
     if item_text is None:
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
     else:
         vectors = item_vectors(encoder, item_text)
-    model = DPR(config, dataset, encoder, vectors, names)
+    model = DPR(config, dataset, encoder, vectors, names, Mentions(called))
     return model.to(config["device"])
 
 

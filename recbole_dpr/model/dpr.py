@@ -20,11 +20,12 @@ from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy
-from recbole_dpr.model.pretrained import make_reader, reader_kind
+from recbole_dpr.model.pretrained import fingerprint, learns_to_read, make_reader, reader_kind
 from recbole_dpr.model.reader import read_intents
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace
 from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.mentions import Mentions
 
 READ_AT_ONCE = 256  # prompts that the reader sees in one go
 
@@ -50,6 +51,8 @@ class DPR(SequentialRecommender):
         Encoded item texts.
     names : Tensor ``[V, D]``
         Encoded readable names of the attribute values.
+    mentions : Mentions
+        Finds their names in a text.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class DPR(SequentialRecommender):
         encoder: TextEncoder,
         item_text: Tensor,
         names: Tensor,
+        mentions: Mentions,
     ) -> None:
         super().__init__(config, dataset)
         self.prompt_field = config["PROMPT_ID_FIELD"]
@@ -66,12 +70,15 @@ class DPR(SequentialRecommender):
         self.strength: float = config["strength"]
         self.attributes: Attributes = dataset.attributes
         self.encoder = encoder
+        self.mentions = mentions
         self.backbone = Backbone(recbole_model(config, dataset))
         n_values, semantic_size = len(self.attributes), config["semantic_size"]
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
         part = semantic_size if config["semantic_part"] else 0
         self.reader = make_reader(names, reader_kind(config))
+        # What a reader that never learns has read holds for other runs, too.
+        self._keeps_reading = encoder.keeps and not learns_to_read(config)
         self.semantic = SemanticSpace(item_text, n_values, semantic_size, part)
         self.prompt = IntentEmbedding(n_values, prompt_size)
         self.dropout = nn.Dropout(dropout)
@@ -111,33 +118,43 @@ class DPR(SequentialRecommender):
         # torch counts the changes of a tensor: a reader that has learned since reads anew.
         reader = [weight._version for weight in self.reader.parameters()]
         if (texts, reader) != self._heard:
-            self._heard, self._intents = (texts, reader), self.read(texts)
+            include, exclude = self.read(texts)
+            self._heard, self._intents = (texts, reader), (include.bool(), exclude.bool())
 
-    @torch.no_grad()
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """What texts ask for: include and exclude, two float ``[n, V]`` of zeros and ones.
 
         A blank text asks for nothing.
         """
+        if self._keeps_reading:
+            found = self.encoder.kept(
+                f"intents-{fingerprint(self.reader, self.mentions)}", texts, self._read
+            )
+        else:
+            found = self._read(texts)
+        return found[0].to(self.device).float(), found[1].to(self.device).float()
+
+    @torch.no_grad()
+    def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         was_training = self.reader.training
         self.reader.eval()
-        intents = torch.zeros(2, len(texts), len(self.attributes), device=self.device)
-        asked = torch.tensor([bool(text.strip()) for text in texts], dtype=torch.bool)
-        if asked.any():
-            states, mask = self.encoder.token_states(list(texts))
-            for rows in asked.nonzero()[:, 0].split(READ_AT_ONCE):
-                longest = int(mask[rows].sum(dim=1).max())
-                logits = self.reader(
-                    states[rows, :longest].to(self.device), mask[rows, :longest].to(self.device)
-                )
-                intents[:, rows] = torch.stack(read_intents(logits))
+        # Each once, those of about one length together, a few at a time: a million states are gigabytes.
+        asked = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
+        intents = torch.zeros(2, len(asked) + 1, len(self.attributes), dtype=torch.bool)
+        for begin in range(0, len(asked), READ_AT_ONCE):
+            some = asked[begin : begin + READ_AT_ONCE]
+            seen = (*self.encoder.token_states(some), self.mentions.owners(some, self.encoder))
+            logits = self.reader(*(x.to(self.device) for x in seen))
+            intents[:, begin : begin + len(some)] = torch.stack(read_intents(logits))
         self.reader.train(was_training)
-        return intents[0], intents[1]
+        place = {text: row for row, text in enumerate(asked)}
+        rows = torch.tensor([place.get(text, len(asked)) for text in texts], dtype=torch.long)
+        return intents[0, rows], intents[1, rows]
 
     def read_prompts(self, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prompts of these ids ask for, two ``[n, V]``; nothing for id 0."""
+        """What the prompts of these ids ask for, two float ``[n, V]``; nothing for id 0."""
         include, exclude = self._intents
-        return include[prompt_ids], exclude[prompt_ids]
+        return include[prompt_ids].float(), exclude[prompt_ids].float()
 
     def router_weights(self, prompt_ids: Tensor) -> Tensor:
         """The router's weights for prompts by id, ``[n, n_experts]``."""
@@ -240,8 +257,8 @@ class DPR(SequentialRecommender):
         semantic = self.semantic.alignment_loss(batch.items, matrix[batch.items])
         if batch.prompts is None:
             return semantic
-        states, mask, include, exclude = batch.prompts
-        return semantic, self.reader.loss(self.reader(states, mask), include, exclude)
+        *seen, include, exclude = batch.prompts
+        return semantic, self.reader.loss(self.reader(*seen), include, exclude)
 
     def backbone_part(self, interaction: Interaction) -> Tensor:
         """What steering needs of the backbone for a batch of windows; once it is frozen, always the same.

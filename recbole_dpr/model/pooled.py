@@ -17,8 +17,8 @@ class PooledReader(PromptReader):
     in the same way, as those of a `PromptReader`.
     """
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """As `PromptReader.forward`."""
+    def forward(self, states: Tensor, mask: Tensor, owners: Tensor | None = None) -> Tensor:
+        """As `PromptReader.forward`; whose name a token is in is lost in the mean."""
         shown = mask[..., None]
         sentence = (states * shown).sum(dim=1) / shown.sum(dim=1)
         for layer in self.upper:

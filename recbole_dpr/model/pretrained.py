@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from torch import Tensor
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.text.mentions import Mentions
 
 SIZE = 128
 # The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
 SHIPPED_STATES = 0
 SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
+SHIPPED_VALUES = 18  # that it was shown with each prompt
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
@@ -54,8 +58,18 @@ def make_reader(names: Tensor, kind: str) -> PromptReader:
     if kind == "trained":
         return PromptReader(names, SIZE, upper=0)
     reader = PromptReader(names, SIZE, SHIPPED_UPPER)
+    reader.doubt = max(0.0, math.log(len(names) / SHIPPED_VALUES))
     reader.load_state_dict({name: w.float() for name, w in load_file(READER_FILE).items()})
     return reader.requires_grad_(False)
+
+
+def fingerprint(reader: PromptReader, mentions: Mentions) -> str:
+    """Tells apart readers, and names of values, that may read the same text otherwise."""
+    digest = hashlib.blake2b(repr((mentions, reader.doubt)).encode(), digest_size=8)
+    digest.update(reader.names.cpu().numpy().tobytes())
+    for name, weight in sorted(reader.state_dict().items()):
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_reader(reader: PromptReader, path: str | Path) -> None:

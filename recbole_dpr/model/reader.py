@@ -27,12 +27,19 @@ class PromptReader(nn.Module):
         Transformer layers above the encoder's states; each is D wide, as the encoder's own.
     dropout : float
         Of the network that judges; the layers have none.
+
+    Attributes
+    ----------
+    doubt : float
+        Log-odds against a value whose name is not spelled in a prompt: the more values there are, the
+        less likely it is that a prompt means any one of them.
     """
 
     names: Tensor
 
     def __init__(self, names: Tensor, size: int, upper: int, dropout: float = 0.1) -> None:
         super().__init__()
+        self.doubt = 0.0
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)
@@ -49,7 +56,7 @@ class PromptReader(nn.Module):
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, states: Tensor, mask: Tensor, owners: Tensor | None = None) -> Tensor:
         """Logits of absent, include, exclude: ``[B, V, 3]``.
 
         Parameters
@@ -57,6 +64,8 @@ class PromptReader(nn.Module):
         states : Tensor ``[B, T, D]``
         mask : BoolTensor ``[B, T]``
             True where a token stands.
+        owners : LongTensor ``[B, T]``, optional
+            From `Mentions.owners`: a token in the name of one value does not speak of the others.
         """
         for layer in self.upper:
             states = layer(states, src_key_padding_mask=~mask)
@@ -64,12 +73,20 @@ class PromptReader(nn.Module):
         content = self.content(layer_norm(states, states.shape[-1:]))
         query = normalize(self.query(self.names), dim=-1)
         key = normalize(self.key(states), dim=-1)
-        match = torch.einsum("vd,btd->bvt", query, key).masked_fill(~mask[:, None], -1.0)
-        weight = (match * self.sharpness).masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
+        hidden = ~mask[:, None]
+        if owners is not None:
+            values = torch.arange(len(query), device=owners.device)[None, :, None]
+            hidden = hidden | ((owners[:, None] >= 0) & (owners[:, None] != values))
+        match = torch.einsum("vd,btd->bvt", query, key).masked_fill(hidden, -1.0)
+        weight = (match * self.sharpness).masked_fill(hidden, -torch.inf).softmax(dim=-1)
         found = weight @ content
         whole = (content * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         best = match.amax(dim=-1, keepdim=True)
-        return self.judge(torch.cat([found, whole[:, None].expand_as(found), best], dim=-1))
+        logits = self.judge(torch.cat([found, whole[:, None].expand_as(found), best], dim=-1))
+        if self.doubt and owners is not None:
+            spelled = (owners[:, None] == values).any(dim=-1)
+            logits[..., ABSENT] += self.doubt * ~spelled
+        return logits
 
     def loss(self, logits: Tensor, include: Tensor, exclude: Tensor) -> Tensor:
         """Cross entropy, summed over the values and averaged over the prompts.

@@ -95,7 +95,7 @@ def load_model(
     try:
         if options["promptable"]:
             encoder = make_encoder(options, serving=True)
-            built = build_dpr(options, catalogue, catalogue.readable, None, encoder)
+            built = build_dpr(options, catalogue, catalogue.called, None, encoder)
         else:
             built = build_plain(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:

@@ -1,7 +1,7 @@
 """A BERT in plain torch: the same states as transformers gives, ready in a fraction of the time.
 
-A server reads one prompt at a time and wants to be up at once. Importing transformers takes two to
-four seconds, and its model always runs all layers; this one needs torch, tokenizers and the file.
+Importing transformers takes two to four seconds, and its model always runs all layers; this one needs
+torch, tokenizers and the file.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class BertEncoder(TextEncoder):
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+
+    def _places(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        return [encoding.offsets for encoding in self._tokenizer.encode_batch(texts)]
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:

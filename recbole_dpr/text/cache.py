@@ -1,4 +1,4 @@
-"""Files of the text cache: what an encoder made of a list of texts."""
+"""Files of the text cache: two tensors that were made of a list of texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch import Tensor, uint8
 
 logger = logging.getLogger(__name__)
 
+NAMES = ("first", "second")
+
 
 def read(path: Path) -> tuple[Tensor, Tensor] | None:
     """Return what `write` kept, or None if it is not there or damaged."""
@@ -23,22 +25,22 @@ def read(path: Path) -> tuple[Tensor, Tensor] | None:
     try:
         with safe_open(path, framework="pt") as file:
             # Cloned: the file's own pages may go away under a tensor that still points at them.
-            rows, lengths = (file.get_tensor(name).clone() for name in ("rows", "lengths"))
-            if file.metadata()["crc32"] != _checksum((rows, lengths)):
+            first, second = (file.get_tensor(name).clone() for name in NAMES)
+            if file.metadata()["crc32"] != _checksum((first, second)):
                 raise ValueError("checksum differs")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         logger.warning("Damaged file in the text cache, encoding again: %s (%s)", path, error)
         return None
-    return rows, lengths
+    return first, second
 
 
-def write(path: Path, rows: Tensor, lengths: Tensor) -> None:
+def write(path: Path, first: Tensor, second: Tensor) -> None:
     """Write beside and rename, so that a killed run leaves no half file; a cache may also fail."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"crc32": _checksum((rows, lengths))}
-        save_file({"rows": rows, "lengths": lengths}, temporary, metadata)
+        metadata = {"crc32": _checksum((first, second))}
+        save_file(dict(zip(NAMES, (first, second), strict=True)), temporary, metadata)
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         logger.warning("Text cache not written, carrying on without it: %s (%s)", path, error)

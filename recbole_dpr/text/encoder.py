@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from recbole_dpr.text.hub import BUNDLED, MODEL_FILES, WAY_OUT, find_encoder, lo
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHARACTERS_PER_TOKEN = 32  # far above any language's mean, so the cut never takes a token away
+Make = Callable[[list[str]], tuple[Tensor, Tensor]]
 # Control characters mean nothing to a reader; half a surrogate pair makes the tokenizer fail.
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -86,6 +87,11 @@ class TextEncoder:
         self._folder = find_encoder(name)
         self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a cache on disk."""
+        return self._cache_dir is not None
+
     @cached_property
     def dim(self) -> int:
         """Length of a token state and of a vector."""
@@ -121,16 +127,62 @@ class TextEncoder:
             True where a token stands.
         """
         layer = self.states_layer
-        rows, lengths = self._encode_cached("states" if layer is None else f"states{layer}", texts)
+        kind = "states" if layer is None else f"states{layer}"
+        encode = partial(self._encode, kind)
+        if layer == 0:  # to look up embeddings takes no longer than to read a file
+            rows, lengths = encode([self._clean(text) for text in texts])
+        else:
+            rows, lengths = self.kept(kind, texts, encode)
         longest = int(lengths.max()) if len(lengths) else 0
         mask = torch.arange(longest)[None, :] < lengths[:, None]
         states = torch.zeros(*mask.shape, self.dim)
         states[mask] = rows.float()
         return states, mask
 
+    def offsets(self, texts: Sequence[str]) -> tuple[list[str], list[list[tuple[int, int]]]]:
+        """Where the tokens of `token_states` stand: begin and end in the text, (0, 0) for special ones.
+
+        Returns
+        -------
+        cleaned : list of str
+            The texts without what nobody can read in them: what the places refer to.
+        places : list of list of (int, int)
+            All (0, 0) if the tokenizer does not tell.
+        """
+        cleaned = [self._clean(text) for text in texts]
+        return cleaned, self._places(cleaned) if cleaned else []
+
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Return each text's mean token state, scaled to length 1: FloatTensor [n, dim]."""
-        return self._encode_cached("vectors", texts)[0]
+        return self.kept("vectors", texts, partial(self._encode, "vectors"))[0]
+
+    def kept(self, kind: str, texts: Sequence[str], make: Make) -> tuple[Tensor, Tensor]:
+        """What `make` makes of a list of texts, from the cache where that has it.
+
+        Parameters
+        ----------
+        kind : str
+            Names what is made, and the weights beyond the encoder's own that it depends on.
+        texts : sequence of str
+        make : callable
+            From the texts without what nobody can read in them to two tensors.
+
+        Raises
+        ------
+        DPRError
+            If one of them is no text.
+        """
+        cleaned = [self._clean(text) for text in texts]
+        if self._cache_dir is None or not cleaned:
+            return make(cleaned)
+        content = json.dumps([self.version, kind, self.max_length, self.precision, cleaned])
+        key = hashlib.sha256(content.encode()).hexdigest()
+        path = self._cache_dir / f"{kind}-{key[:32]}.safetensors"
+        found = cache.read(path)
+        if found is None:
+            found = make(cleaned)
+            cache.write(path, *found)
+        return found
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -150,13 +202,25 @@ class TextEncoder:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         tokenizer, _ = self._loaded
-        length = min(self.max_length, tokenizer.model_max_length)
-        tokens = tokenizer(texts, truncation=True, max_length=length, verbose=False)["input_ids"]
+        tokens = self._tokenized(texts)["input_ids"]
         # A decoder adds no special tokens, so that an empty text would have no state at all.
         return [ids or [tokenizer.eos_token_id or 0] for ids in tokens]
 
+    def _places(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        if not self._loaded[0].is_fast:
+            return [[(0, 0)] * len(ids) for ids in self._tokenize(texts)]
+        places = self._tokenized(texts, return_offsets_mapping=True)["offset_mapping"]
+        return [row or [(0, 0)] for row in places]
+
+    def _tokenized(self, texts: list[str], **asked: bool) -> Any:
+        tokenizer, _ = self._loaded
+        length = min(self.max_length, tokenizer.model_max_length)
+        return tokenizer(texts, truncation=True, max_length=length, verbose=False, **asked)
+
     def _encode(self, kind: str, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Run the model; returns what `_encode_cached` does."""
+        """Run the model; returns `rows` [sum(lengths), dim] and `lengths` [n]."""
+        if not texts:
+            return torch.empty(0, self.dim), torch.empty(0, dtype=torch.long)
         unique = list(dict.fromkeys(texts))
         tokens = self._tokenize(unique)
         order = sorted(range(len(unique)), key=lambda i: len(tokens[i]), reverse=True)
@@ -190,22 +254,6 @@ class TextEncoder:
         states = output.hidden_states[self.states_layer] if inner else output.last_hidden_state
         states = states.cpu()
         return [states[row, : len(text)] for row, text in enumerate(tokens)]
-
-    def _encode_cached(self, kind: str, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return `rows` [sum(lengths), dim] and `lengths` [n], from the cache where it has them."""
-        cleaned = [self._clean(text) for text in texts]
-        if not cleaned:
-            return torch.empty(0, self.dim), torch.empty(0, dtype=torch.long)
-        if self._cache_dir is None:
-            return self._encode(kind, cleaned)
-        content = json.dumps([self.version, kind, self.max_length, self.precision, cleaned])
-        key = hashlib.sha256(content.encode()).hexdigest()
-        path = self._cache_dir / f"{kind}-{key[:32]}.safetensors"
-        found = cache.read(path)
-        if found is None:
-            found = self._encode(kind, cleaned)
-            cache.write(path, *found)
-        return found
 
     def _clean(self, text: str) -> str:
         if not isinstance(text, str):

@@ -153,7 +153,9 @@ def alignment_loader(config: Any, model: DPR, training: PromptedTraining) -> Ali
         size = config["reader_prompts"]
         prompts = made_prompts(training.phrasebook, n_values, size, rng)
     size = config.stage(2).batch_size
-    return AlignmentLoader(model.n_items, size, config["seed"], prompts, model.encoder)
+    return AlignmentLoader(
+        model.n_items, size, config["seed"], prompts, model.encoder, model.mentions
+    )
 
 
 def learned_reader(config: Any, model: DPR) -> list[Parameter]:

@@ -48,6 +48,24 @@ def test_seen_and_unseen_phrases_ask_for_the_same(drawn):
         assert intents[0] == intents[1]
 
 
+def test_a_sample_is_asked_what_all_are_asked(tiny_config, drawn):
+    split, prompts, tasks = drawn
+    book = Phrasebook.load("generic", split.attributes.values)
+    fewer = PromptTable(len(split.attributes))
+    _, *sample = prompted_tasks(split, book, fewer, 5, only="train", n_rows=10)
+    assert [task.phrases for task in sample] == ["train"] * 3
+    assert len(fewer) == 1 + sum(len(task.rows) for task in sample)  # nothing else is made
+    for task in sample:
+        assert 0 < len(task.rows) == 10 - task.left_out
+        everyone = tasks[task.name, "train"]
+        asked = dict(zip(everyone.rows.tolist(), everyone.prompt_ids.tolist(), strict=True))
+        for row, prompt in zip(task.rows.tolist(), task.prompt_ids.tolist(), strict=True):
+            assert fewer.intents[prompt] == prompts.intents[asked[row]]
+    again = PromptTable(len(split.attributes))
+    prompted_tasks(split, book, again, 5, only="train", n_rows=10)
+    assert again.texts == fewer.texts
+
+
 def test_the_standard_task_has_no_prompt(drawn):
     split, prompts, tasks = drawn
     task = tasks["standard", ""]

@@ -7,7 +7,9 @@ import torch
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
+from recbole_dpr.model import dpr
 from recbole_dpr.model.build import build_dpr, make_encoder
+from recbole_dpr.model.pretrained import make_reader
 
 
 def build(tiny_config, name, **options):
@@ -15,7 +17,7 @@ def build(tiny_config, name, **options):
     data = load_data(config)
     book = Phrasebook.load("generic", data.whole.attributes.values)
     torch.manual_seed(0)
-    model = build_dpr(config, data.train, book.readable, data.whole.item_text, make_encoder(config))
+    model = build_dpr(config, data.train, book.called, data.whole.item_text, make_encoder(config))
     for parameter in model.parameters():  # as if trained: nothing is zero by its initial value
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval(), data
@@ -91,6 +93,35 @@ def test_prompts_are_read_anew_when_the_reader_has_learned(tiny_config):
 
 
 @torch.no_grad()
+def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
+    texts = ["something red please", "", "nothing blue", "something red please"]
+    first, second, third = (
+        build(tiny_config, "DPR-SASRec", text_cache_dir=str(tmp_path))[0] for _ in range(3)
+    )
+    for model in (first, second, third):  # without the noise of `build`
+        model.reader = make_reader(model.reader.names, "shipped").eval()
+    include, exclude = first.read(texts)
+    assert include[0].any() and torch.equal(include[0], include[3]) and exclude[2].any()
+    assert not include[1].any() and not exclude[1].any()
+    monkeypatch.setattr(second, "_read", None)  # cannot be called
+    for again, once in zip(second.read(texts), (include, exclude), strict=True):
+        assert torch.equal(again, once)
+    third.reader.judge[-1].bias.data += 1000 * torch.tensor([0.0, 1.0, 0.0])  # another reader
+    assert third.read(texts)[0][0].all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reader", ["shipped", "trained"])
+def test_prompts_are_read_alike_one_by_one_and_in_pieces(tiny_config, monkeypatch, reader):
+    model, _ = build(tiny_config, "DPR-SASRec", reader=reader)
+    texts = ["", "something red", "nothing blue please, and no green either", "hello", "red"]
+    one_by_one = [torch.cat(side) for side in zip(*(model.read([t]) for t in texts), strict=True)]
+    monkeypatch.setattr(dpr, "READ_AT_ONCE", 2)
+    for together, apart in zip(model.read(texts), one_by_one, strict=True):
+        assert torch.equal(together, apart)
+
+
+@torch.no_grad()
 def test_one_dot_product_of_user_and_item_vectors_gives_the_same_scores(built):
     model, data = built
     batch = ask(data, 0)
@@ -125,8 +156,8 @@ def test_steering_at_a_position_looks_at_no_later_item(built):
 def test_before_training_only_the_values_directions_move_the_user(tiny_config):
     config = tiny_config()
     data = load_data(config)
-    readable = data.whole.attributes.values
-    model = build_dpr(config, data.train, readable, data.whole.item_text, make_encoder(config))
+    called = [[value] for value in data.whole.attributes.values]
+    model = build_dpr(config, data.train, called, data.whole.item_text, make_encoder(config))
     model.eval()
     items = torch.randint(1, 25, (2, 10))
     where = torch.zeros(2, 10, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from recbole_dpr.data.phrasefile import NEEDED, Slot, frame, parse
 from recbole_dpr.files import properties_dir, read_yaml
 from recbole_dpr.model.pretrained import SHIPPED_STATES, make_reader
 from recbole_dpr.model.reader import read_intents
-from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.bert import BertEncoder
+from recbole_dpr.text.mentions import Mentions
 
 PAIRS = read_yaml(Path(__file__).with_name("minimal_pairs.yaml"))["pairs"]
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -20,21 +22,28 @@ TITLE = "Casablanca"
 SIDES = ("want", "reject", "neither")
 
 
-@pytest.fixture(scope="module")
-def read():
-    """From texts to intents over the genres of MovieLens."""
-    encoder = TextEncoder(max_length=64, states_layer=SHIPPED_STATES)
-    book = Phrasebook.load("movies", GENRES)
+def reading(book):
+    """The shipped reader over a phrasebook's values, from texts to intents."""
+    encoder = BertEncoder(max_length=64, states_layer=SHIPPED_STATES)
     reader = make_reader(encoder.vectors(book.readable), "shipped").eval()
+    mentions = Mentions(book.called)
 
     @torch.no_grad()
     def read(texts):
-        include, exclude = read_intents(reader(*encoder.token_states(texts)))
+        owners = mentions.owners(texts, encoder)
+        include, exclude = read_intents(reader(*encoder.token_states(texts), owners))
         return [
             Intent(*(tuple(row.nonzero()[:, 0].tolist()) for row in rows))
             for rows in zip(include, exclude, strict=True)
         ]
 
+    return read
+
+
+@pytest.fixture(scope="module")
+def read():
+    book = Phrasebook.load("movies", GENRES)
+    read = reading(book)
     read.names = file_names(book)
     return read
 
@@ -83,6 +92,20 @@ def test_nine_pairs_in_ten_are_told_apart(wrong):
 
 def test_most_sentences_of_the_pairs_are_read_right(wrong):
     assert len(wrong) / sum(side in pair for pair in PAIRS for side in SIDES) < 0.2, wrong
+
+
+def test_the_names_of_a_large_catalogue_are_told_apart():
+    values = (BENCHMARKS.parent / "tests" / "data" / "beauty_values.txt").read_text().splitlines()
+    book = Phrasebook.load("beauty", values)
+    rng = np.random.default_rng(1)
+    intents = [
+        intent
+        for value in rng.choice(len(values), 100, replace=False).tolist()
+        for intent in (Intent((value,)), Intent((), (value,)))
+    ]
+    read = reading(book)([book.prompt(intent, "unseen", rng) for intent in intents])
+    right = [found == intent for found, intent in zip(read, intents, strict=True)]
+    assert sum(right) / len(right) > 0.9
 
 
 def test_no_phrasebook_and_no_training_text_holds_the_pairs():

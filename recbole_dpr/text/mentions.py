@@ -1,0 +1,88 @@
+"""Mentions: where a text calls an attribute value by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from recbole_dpr.text.encoder import TextEncoder
+
+WORD = re.compile(r"\w+")
+ARTICLES = ("a", "an")
+NOBODY = -1
+
+Words = tuple[str, ...]
+
+
+class Mentions:
+    """Finds names in texts, the longest that stands anywhere: "hair styling tool", not "hair styling".
+
+    To an encoder the names of a large catalogue look alike. Where a text spells one of them, there is
+    no doubt who is spoken of.
+
+    Parameters
+    ----------
+    called : sequence of sequence of str
+        What each value is called; case, punctuation, a leading article and an ending of the plural do
+        not count.
+    """
+
+    def __init__(self, called: Sequence[Sequence[str]]) -> None:
+        self._owners: dict[Words, int] = {}
+        spelled = [(_words(name), value) for value, names in enumerate(called) for name in names]
+        for words, value in spelled:
+            self._owners.setdefault(words, value)
+        for words, value in spelled:  # a name as it is written goes before another's plural
+            for number in _numbers(words):
+                self._owners.setdefault(number, value)
+        self._owners.pop((), None)
+        self._longest = max(map(len, self._owners), default=0)
+
+    def __repr__(self) -> str:
+        return f"Mentions({self._owners})"
+
+    def spans(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Begin, end and value of each mention, from left to right; no two overlap."""
+        words = list(WORD.finditer(text.lower()))
+        spelled = tuple(word.group() for word in words)
+        at = 0
+        while at < len(words):
+            for many in range(min(self._longest, len(words) - at), 0, -1):
+                value = self._owners.get(spelled[at : at + many])
+                if value is not None:
+                    yield words[at].start(), words[at + many - 1].end(), value
+                    at += many - 1
+                    break
+            at += 1
+
+    def owners(self, texts: Sequence[str], encoder: TextEncoder) -> Tensor:
+        """The value in whose name each token stands, `NOBODY` for the others: long ``[n, longest]``.
+
+        The tokens are those of `TextEncoder.token_states` for the same texts. An encoder that does not
+        tell where its tokens stand leaves them to nobody.
+        """
+        cleaned, offsets = encoder.offsets(texts)
+        owners = torch.full((len(texts), max(map(len, offsets), default=0)), NOBODY)
+        for row, (text, places) in enumerate(zip(cleaned, offsets, strict=True)):
+            for begin, end, value in self.spans(text):
+                inside = [a < end and b > begin for a, b in places]
+                owners[row, : len(places)][torch.tensor(inside)] = value
+        return owners
+
+
+def _words(name: str) -> Words:
+    words = tuple(WORD.findall(name.lower()))
+    return words[1:] if words[:1] in {(article,) for article in ARTICLES} else words
+
+
+def _numbers(words: Words) -> Iterator[Words]:
+    """The same in the plural and in the singular, as most English nouns form them."""
+    if not words:
+        return
+    *others, last = words
+    for ending, other in (("y", "ies"), ("", "s"), ("", "es"), ("ies", "y"), ("s", "")):
+        if last.endswith(ending) and len(last) - len(ending) > 1:
+            yield *others, last.removesuffix(ending) + other

@@ -1,0 +1,70 @@
+"""Names are found where a text spells them, and nowhere else."""
+
+import pytest
+import torch
+
+from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.bert import BertEncoder
+from recbole_dpr.text.mentions import NOBODY, Mentions
+
+CALLED = [
+    ["hair styling", "a hair styling product", "hair styling products"],
+    ["hair styling tool"],
+    ["berry"],
+    ["sci-fi", "science fiction"],
+    ["kids'", "children's"],
+    ["news"],
+    ["new"],
+]
+
+
+@pytest.fixture(scope="module")
+def mentions():
+    return Mentions(CALLED)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a hair styling tool", [("hair styling tool", 1)]),
+        ("Hair  Styling Tools!", [("Hair  Styling Tools", 1)]),
+        ("a hair styling product and a tool", [("hair styling product", 0)]),
+        ("hairstyling, no tool", []),
+        ("berries, not berry", [("berries", 2), ("berry", 2)]),
+        ("strawberry, berry-like", [("berry", 2)]),
+        ("SCI FI or Science-Fiction", [("SCI FI", 3), ("Science-Fiction", 3)]),
+        ("for kids and children's", [("kids", 4), ("children's", 4)]),
+        ("new news", [("new", 6), ("news", 5)]),  # as written goes before another's singular
+        ("", []),
+    ],
+)
+def test_the_longest_name_that_stands_there_is_found(mentions, text, found):
+    assert [(text[begin:end], value) for begin, end, value in mentions.spans(text)] == found
+
+
+@pytest.mark.parametrize("kind", [TextEncoder, BertEncoder])
+def test_tokens_belong_to_the_value_whose_name_they_spell(mentions, kind):
+    encoder = kind(max_length=16)
+    texts = ["no hair styling tools", "so \x00 a sci-fi", ""]
+    owners = mentions.owners(texts, encoder)
+    _, mask = encoder.token_states(texts)
+    assert owners.shape == mask.shape
+    assert owners[0].tolist()[:7] == [NOBODY, NOBODY, 1, 1, 1, NOBODY, NOBODY]
+    # [CLS] so a sci - fi [SEP]
+    assert owners[1].tolist()[:7] == [NOBODY, NOBODY, NOBODY, 3, 3, 3, NOBODY]
+    assert (owners[~mask] == NOBODY).all()
+    assert mentions.owners([], encoder).shape == (0, 0)
+
+
+def test_names_of_nothing_are_never_found():
+    assert list(Mentions([["", "a", "!"], []]).spans("a ! an")) == []
+
+
+def test_a_tokenizer_that_does_not_tell_places_leaves_the_tokens_to_nobody(mentions, monkeypatch):
+    encoder = TextEncoder()
+    tokenizer = encoder._loaded[0]
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    texts = ["a hair styling tool"]
+    owners = mentions.owners(texts, encoder)
+    assert owners.shape == encoder.token_states(texts)[1].shape
+    assert torch.equal(owners, torch.full_like(owners, NOBODY))
