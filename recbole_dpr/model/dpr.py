@@ -23,7 +23,7 @@ from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.pretrained import fingerprint, learns_to_read, make_reader, reader_kind
 from recbole_dpr.model.reader import read_intents
 from recbole_dpr.model.recbole_model import recbole_model
-from recbole_dpr.model.semantic import SemanticSpace
+from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 
@@ -72,7 +72,8 @@ class DPR(SequentialRecommender):
         self.encoder = encoder
         self.mentions = mentions
         self.backbone = Backbone(recbole_model(config, dataset))
-        n_values, semantic_size = len(self.attributes), config["semantic_size"]
+        n_values = len(self.attributes)
+        semantic_size = config["semantic_size"] or enough_for(n_values)
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
         part = semantic_size if config["semantic_part"] else 0

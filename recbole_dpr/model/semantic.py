@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 FREE_DECAY = 1e-3  # keeps in the text what the text can say
 NEVER = -8.0  # log-likelihood that stands for impossible: enough to sink any item below the top
+
+FEWEST, MOST = 64, 256  # dimensions
+
+
+def enough_for(n_values: int) -> int:
+    """Dimensions in which so many values can be told apart: half as many, within bounds."""
+    return min(MOST, max(FEWEST, math.ceil(n_values / 2)))
 
 
 class SemanticSpace(nn.Module):

@@ -61,6 +61,11 @@ class Stage:
     parameters: list[Parameter]
     prompted: bool
 
+    def measures_like(self, other: Stage) -> bool:
+        """Whether the validation figures of both stages may be compared."""
+        metrics = (self.options.valid_metric, other.options.valid_metric)
+        return self.prompted == other.prompted and metrics[0] == metrics[1]
+
     def rate(self, step: int, warmup: int) -> float:
         """Factor of the learning rate at a step, counted from 0 over the whole stage."""
         rising = min(1.0, (step + 1) / max(1, warmup))

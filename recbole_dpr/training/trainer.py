@@ -150,17 +150,22 @@ class DPRTrainer(Trainer):
 
     def _begin(self, stage: Stage) -> int | None:
         """Set up a stage; returns its first epoch, or None if a resumed run has it behind itself."""
-        self._stage = stage
+        earlier, self._stage = self._stage, stage
+        # Stage 3 is validated as stage 2 was, so it has to beat where that ended.
+        goes_on = bool(self.best_valid_result and earlier and earlier.measures_like(stage))
         self._step = 0
         self._best = {}
         self.cur_step = 0
-        self.best_valid_result = None
         self.valid_metric = stage.options.valid_metric.lower()
         self.valid_metric_bigger = self.valid_metric.split("@")[0] not in smaller_metrics
-        self.best_valid_score = -torch.inf if self.valid_metric_bigger else torch.inf
+        if not goes_on:
+            self.best_valid_result = None
+            self.best_valid_score = -torch.inf if self.valid_metric_bigger else torch.inf
         chosen = {id(parameter) for parameter in stage.parameters}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
+        if goes_on:
+            self._best = copy_of_weights(self.model)
         self._average = RunningAverage(self.model, stage.options.averaging)
         self.optimizer = self._build_optimizer(
             params=stage.parameters,

@@ -108,6 +108,18 @@ def test_a_joint_run_stops_early(options):
     assert len(scores) < 30 and scores[-1] <= max(scores) == result["best_valid_score"]
 
 
+def test_stage_3_does_not_end_below_stage_2(options):
+    ruin = options | {"stage2_epochs": 3, "stage3_learning_rate": 30.0, "stage3_averaging": 0.0}
+    runs = {
+        epochs: run_recbole_dpr("DPR-SASRec", "tiny", config_dict=ruin | {"stage3_epochs": epochs})
+        for epochs in (0, 2)
+    }
+    history = json.loads(Path(runs[2]["run_dir"], "training.json").read_text())
+    scores = {n: [r["valid"]["ndcg@10"] for r in history if r["stage"] == n] for n in (2, 3)}
+    assert max(scores[3]) < max(scores[2]) == runs[2]["best_valid_score"]
+    assert equal(*(weights(run["run_dir"]) for run in runs.values()))
+
+
 @pytest.mark.parametrize("name", ["SASRec", "S3Rec"])  # S3Rec counts its mask token as an item
 def test_the_backbone_is_the_same_after_all_three_stages(options, name):
     options |= {"item_attribute": "colour"} if name == "S3Rec" else {}
