@@ -151,8 +151,10 @@ class Phrasebook:
                 conjunction = _choose(("and", "or"), rng) if wanted else "or"
             filled[side] = (names, conjunction)
         return "".join(
-            piece if isinstance(piece, str) else piece.fill(*filled[piece.side])
-            for piece in template
+            [
+                piece if isinstance(piece, str) else piece.fill(*filled[piece.side])
+                for piece in template
+            ]
         )
 
     def _name(self, value: int, phrases: str, rng: Generator) -> Name:
@@ -175,7 +177,7 @@ def _below(size: int, rng: Generator) -> int:
 
 
 def _choose(options: Sequence[T], rng: Generator) -> T:
-    return options[_below(len(options), rng)]
+    return options[int(rng.random() * len(options))]  # as `_below`, without a call
 
 
 def _sentences(parts: Sequence[str]) -> str:
@@ -186,9 +188,10 @@ def _sentences(parts: Sequence[str]) -> str:
 
 def _roughen(text: str, chances: Mapping[str, float], rng: Generator) -> str:
     """Write as carelessly as people do."""
-    lower, no_stop, capital, typo = (
-        rng.random() < chances[chance] for chance in ("lower", "no_stop", "capital", "typo")
-    )
+    lower = rng.random() < chances["lower"]
+    no_stop = rng.random() < chances["no_stop"]
+    capital = rng.random() < chances["capital"]
+    typo = rng.random() < chances["typo"]
     if no_stop:
         text = text.rstrip(".!?")
     if capital:

@@ -50,7 +50,7 @@ class Slot:
 
     def fill(self, names: Sequence[Name], conjunction: str) -> str:
         """Write one or several values in the form that the sentence asks for."""
-        if self.noun and all(name.name for name in names):
+        if self.noun and "" not in [name.name for name in names]:
             phrase = listed([name.name for name in names], conjunction) + self.noun
             return with_article(phrase) if self.article else phrase
         plural = self.plural or self.noun.endswith("s")
@@ -199,5 +199,6 @@ def with_article(phrase: str) -> str:
 
 def listed(words: Sequence[str], conjunction: str) -> str:
     """Write "a", "a or b", "a, b or c"."""
-    first, last = ", ".join(words[:-1]), words[-1]
-    return f"{first} {conjunction} {last}" if first else last
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
