@@ -1,6 +1,7 @@
 """Phrasebooks: what they say for an intent, and that no file gets past its checks."""
 
 import re
+import statistics
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -176,16 +177,24 @@ def test_neutral_lines_ask_for_nothing():
     assert made == {"What are apples?", "What are beer things?", "What are c d things?"}
 
 
-def test_a_hundred_thousand_prompts_take_less_than_two_seconds(movies):
+def test_a_prompt_takes_less_than_twenty_draws_of_a_number(movies):
+    # 0.9 us a draw, written out, on two idle cores: a hundred thousand prompts in less than two seconds. A ratio holds on a busy
+    # or slower machine, too.
     generator = rng()
     intents = [Intent((i,), ((i + 1) % 18,)) for i in range(18)]
-    rounds = []
-    for _ in range(5):  # the fastest counts: the others tell of what else the machine is doing
+
+    def seconds(make):
         start = time.process_time()
-        for i in range(20_000):
-            movies.prompt(intents[i % 18], "train", generator)
-        rounds.append(time.process_time() - start)
-    assert 5 * min(rounds) < 2
+        for i in range(10_000):
+            make(i)
+        return time.process_time() - start
+
+    ratios = [
+        seconds(lambda i: movies.prompt(intents[i % 18], "train", generator))
+        / seconds(lambda i: f"{generator.random():.3f}")
+        for _ in range(5)
+    ]
+    assert statistics.median(ratios) < 20
 
 
 # What is asked of the caller
