@@ -62,11 +62,8 @@ class Phrasebook:
         }
         self._names, self._synonyms = file.names(values)
         self.called = [
-            list(dict.fromkeys(form for name in names for form in name.forms))
-            for names in (
-                [name, *synonyms]
-                for name, synonyms in zip(self._names, self._synonyms["train"], strict=True)
-            )
+            list(dict.fromkeys(form for name in (own, *synonyms) for form in name.forms))
+            for own, synonyms in zip(self._names, self._synonyms["train"], strict=True)
         ]
         self.readable = [name.name for name in self._names]
         self.sampling = file.sampling()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pooled import PooledReader
-from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.model.reader import SPELLED, PromptReader
 from recbole_dpr.text.mentions import Mentions
 
 SIZE = 128
@@ -65,7 +65,7 @@ def make_reader(names: Tensor, kind: str) -> PromptReader:
 
 def fingerprint(reader: PromptReader, mentions: Mentions) -> str:
     """Tells apart readers, and names of values, that may read the same text otherwise."""
-    digest = hashlib.blake2b(repr((mentions, reader.doubt)).encode(), digest_size=8)
+    digest = hashlib.blake2b(repr((mentions, reader.doubt, SPELLED)).encode(), digest_size=8)
     digest.update(reader.names.cpu().numpy().tobytes())
     for name, weight in sorted(reader.state_dict().items()):
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
