@@ -313,9 +313,11 @@ class DPR(SequentialRecommender):
         users = torch.cat([states[where] + shift, semantic], dim=1)
         return catalogue_cross_entropy(users, self.item_vectors(), targets[where])
 
-    def steering_parameters(self) -> list[nn.Parameter]:
-        """What stage 3 trains: neither the backbone nor the reader."""
-        modules = (self.semantic, self.prompt, self.fusion, self.experts)
+    def steering_parameters(self, semantic: bool = True) -> list[nn.Parameter]:
+        """What stage 3 trains: neither the backbone nor the reader, and the semantic space if told so."""
+        modules: list[nn.Module] = [self.prompt, self.fusion, self.experts]
+        if semantic:
+            modules.insert(0, self.semantic)
         parameters = [parameter for module in modules for parameter in module.parameters()]
         return parameters if self.backbone.size else [*parameters, self.log_weight]
 

@@ -16,7 +16,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         user_grad = torch.empty_like(users)
-        item_grad = torch.zeros_like(items)
+        moves = ctx.needs_input_grad[1]  # stage 3 may have all item vectors frozen
+        item_grad = torch.zeros_like(items) if moves else None
         total = users.new_zeros(())
         for begin in range(0, len(users), ROWS):
             rows = slice(begin, begin + ROWS)
@@ -29,7 +30,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             probability.div_(mass)
             probability.scatter_add_(1, targets[rows, None], -torch.ones_like(own))
             torch.mm(probability, items, out=user_grad[rows])
-            item_grad.addmm_(probability.T, users[rows])
+            if item_grad is not None:
+                item_grad.addmm_(probability.T, users[rows])
         ctx.save_for_backward(user_grad, item_grad)
         return total / len(users)
 
@@ -37,7 +39,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         user_grad, item_grad = ctx.saved_tensors
         scale = grads[0] / len(user_grad)
-        return user_grad * scale, item_grad * scale, None
+        return user_grad * scale, None if item_grad is None else item_grad * scale, None
 
 
 def catalogue_cross_entropy(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:

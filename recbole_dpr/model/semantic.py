@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 FREE_DECAY = 1e-3  # keeps in the text what the text can say
-NEVER = -8.0  # log-likelihood that stands for impossible: enough to sink any item below the top
+NEVER = -8.0  # log-likelihood that stands for impossible, at most; see `SemanticSpace.never`
 
 FEWEST, MOST = 64, 256  # dimensions
 
 
 def enough_for(n_values: int) -> int:
-    """Dimensions in which so many values can be told apart: half as many, within bounds."""
-    return min(MOST, max(FEWEST, math.ceil(n_values / 2)))
+    """Dimensions in which so many values can be told apart: as many, within bounds."""
+    return min(MOST, max(FEWEST, n_values))
 
 
 class SemanticSpace(nn.Module):
@@ -41,6 +39,9 @@ class SemanticSpace(nn.Module):
     ----------
     wanted, unwanted : nn.Linear
         From ``[n, V]`` weights of values to ``[n, size]`` directions.
+    never : float
+        Log-likelihood that stands for impossible in stage 2: enough to sink any item below the top, so
+        the lower the further the top stands above the others.
     """
 
     item_text: Tensor
@@ -48,6 +49,7 @@ class SemanticSpace(nn.Module):
     def __init__(self, item_text: Tensor, n_values: int, size: int, part: int) -> None:
         super().__init__()
         self.part = part
+        self.never = NEVER
         self.register_buffer("item_text", item_text)
         self.project = nn.Linear(item_text.shape[1], size, bias=False)
         self.free = nn.Embedding(len(item_text), size)
@@ -77,7 +79,7 @@ class SemanticSpace(nn.Module):
         """Squared distance of the dot products from the log-likelihoods of single wishes.
 
         Whoever has an item of n values in mind asks for each of them with chance 1/n, never for
-        another, and may reject any value but these. Never is `NEVER` or anything below.
+        another, and may reject any value but these. Never is `never` or anything below.
 
         Summed over the values and over both directions, averaged over the items.
 
@@ -91,6 +93,6 @@ class SemanticSpace(nn.Module):
         vectors = self.project(self.item_text[items]) + free
         wanted, unwanted = vectors @ self.wanted.weight, vectors @ self.unwanted.weight
         share = -matrix.sum(dim=1, keepdim=True).clamp(min=1).log()
-        distance = torch.where(matrix, wanted - share, (wanted - NEVER).clamp(min=0)).square()
-        distance += torch.where(matrix, (unwanted - NEVER).clamp(min=0), unwanted).square()
+        distance = torch.where(matrix, wanted - share, (wanted - self.never).clamp(min=0)).square()
+        distance += torch.where(matrix, (unwanted - self.never).clamp(min=0), unwanted).square()
         return distance.sum() / len(items) + FREE_DECAY * free.square().sum(dim=1).mean()

@@ -25,10 +25,12 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read
+from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.training.validation import PromptedTraining
 
 STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 half a gigabyte
 STATES_AT_ONCE = 256  # windows
+SPREAD_PREFIXES = 128  # histories
 
 Loss = Callable[[Any], Tensor | tuple[Tensor, ...]]
 
@@ -136,8 +138,11 @@ def collaborative_stage(config: Any, backbone: Backbone, loss: Loss, loader: Any
     )
 
 
-def alignment_stage(config: Any, model: DPR, training: PromptedTraining) -> Stage:
+def alignment_stage(
+    config: Any, model: DPR, training: PromptedTraining, dataset: PromptDataset
+) -> Stage:
     """Stage 2: align item texts and prompts with the item space, backbone frozen."""
+    model.semantic.never = min(NEVER, -spread(config, model, dataset))
     return Stage(
         2,
         "alignment",
@@ -163,6 +168,15 @@ def alignment_loader(config: Any, model: DPR, training: PromptedTraining) -> Ali
     )
 
 
+@torch.no_grad()
+def spread(config: Any, model: DPR, dataset: PromptDataset) -> float:
+    """How far a user's best item stands above the median one in the backbone's logits, on average."""
+    prefixes = PrefixWindows(config, dataset, SPREAD_PREFIXES, SPREAD_PREFIXES)
+    batch = prefixes.windows(torch.arange(prefixes.n_windows)).to(model.device)
+    logits = model.own_logits(model.backbone.scores(batch))[:, 1:]
+    return float((logits.amax(dim=1) - logits.median(dim=1).values).mean())
+
+
 def learned_reader(config: Any, model: DPR) -> list[Parameter]:
     """The weights of the reader, if it is trained."""
     return list(model.reader.parameters()) if learns_to_read(config) else []
@@ -184,7 +198,7 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         options,
         windows,
         lambda batch: model.prompted_loss(batch, frozen(batch)),
-        model.steering_parameters(),
+        model.steering_parameters(config["stage3_semantic"]),
         True,
     )
 

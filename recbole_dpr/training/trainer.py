@@ -109,7 +109,7 @@ class DPRTrainer(Trainer):
         if isinstance(model, DPR):
             model.freeze_backbone()
             if self.training is not None:
-                yield alignment_stage(self.config, model, self.training)
+                yield alignment_stage(self.config, model, self.training, train_data.dataset)
                 yield prompted_stage(self.config, model, train_data.dataset)
 
     def fit(

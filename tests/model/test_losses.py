@@ -24,6 +24,16 @@ def test_equals_torch(monkeypatch, rows):
         torch.testing.assert_close(a, b)
 
 
+def test_frozen_items_take_no_gradient_and_change_none():
+    torch.manual_seed(0)
+    users, items = torch.randn(9, 4, requires_grad=True), torch.randn(5, 4)
+    targets = torch.randint(5, (9,))
+    wanted = torch.autograd.grad(cross_entropy(users @ items.T, targets), users)
+    catalogue_cross_entropy(users, items, targets).backward()
+    torch.testing.assert_close(users.grad, wanted[0])
+    assert items.grad is None
+
+
 def test_large_scores_do_not_overflow():
     users = torch.tensor([[1000.0, 0.0]])
     items = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])

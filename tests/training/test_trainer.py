@@ -8,9 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from recbole_dpr import run_recbole_dpr
+from recbole_dpr.config import DPRConfig
+from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.semantic import NEVER
+from recbole_dpr.quick_start import build_model, load_data, prompted_training
 from recbole_dpr.training import checkpoint
+from recbole_dpr.training.stages import alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
 
@@ -70,6 +75,37 @@ def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
     assert equal(weights(run_dir), weights(whole["run_dir"]))
     assert tasks(resumed) == tasks(whole)
     return run_dir
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_stage_3_leaves_the_semantic_space_alone_when_told_so(options, learns):
+    aligned = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | {"stage3_epochs": 0})
+    begun = options | {
+        "checkpoint": aligned["run_dir"],
+        "stage1_epochs": 0,
+        "stage2_epochs": 0,
+        "stage3_semantic": learns,
+    }
+    steered = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=begun)
+    before, after = weights(aligned["run_dir"]), weights(steered["run_dir"])
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("experts.") for name in moved)
+    assert any(name.startswith("semantic.") for name in moved) == learns
+
+
+@pytest.mark.parametrize(("scale", "lowest"), [(0.1, True), (5.0, False)])
+def test_impossible_lies_below_the_spread_of_the_backbone(options, scale, lowest):
+    config = DPRConfig("DPR-SASRec", "tiny", config_dict=options)
+    data = load_data(config)
+    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
+    model = build_model(config, data, phrasebook)
+    with torch.no_grad():
+        model.backbone.model.item_embedding.weight.normal_(std=scale)
+    model.freeze_backbone()
+    alignment_stage(config, model, prompted_training(config, data, phrasebook), data.train)
+    above = spread(config, model, data.train)
+    assert model.semantic.never == (NEVER if lowest else pytest.approx(-above))
+    assert (above < -NEVER) == lowest
 
 
 @pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
