@@ -9,6 +9,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
+from safetensors.torch import load_file
 
 import recbole_dpr
 import run_hyper_dpr
@@ -57,6 +58,15 @@ def test_the_case_study_follows_prompts(loaded):
         assert red[full_sort_topk(users, model, test_data, k=5)[1]].all()
     finally:
         test_data._dataset = split
+
+
+def test_what_a_loaded_model_reads_is_kept_for_the_next_time(loaded):
+    config, model, *_ = loaded
+    cache = Path(config["text_cache_dir"])
+    before = set(cache.glob("intents-*"))
+    read = model.read(["something red that nobody has asked for before"])
+    (kept,) = set(cache.glob("intents-*")) - before
+    assert torch.equal(load_file(kept)["first"].float(), read[0])
 
 
 def _values(dataset, item):

@@ -73,7 +73,6 @@ def _compared(
     """The systems of option ``compare``, tuned on the validation split."""
     if not config["compare"]:
         return {}, {}
-    # Not the model's own encoder: that of a loaded run keeps only what the reader needs.
     encoder = make_encoder(config)
 
     def similarity(texts: list[str]) -> TextSimilarity:

@@ -78,8 +78,7 @@ class DPR(SequentialRecommender):
         dropout = config["prompt_dropout"]
         part = semantic_size if config["semantic_part"] else 0
         self.reader = make_reader(names, reader_kind(config))
-        # What a reader that never learns has read holds for other runs, too.
-        self._keeps_reading = encoder.keeps and not learns_to_read(config)
+        self._learns_to_read = learns_to_read(config)
         self.semantic = SemanticSpace(item_text, n_values, semantic_size, part)
         self.prompt = IntentEmbedding(n_values, prompt_size)
         self.dropout = nn.Dropout(dropout)
@@ -127,7 +126,8 @@ class DPR(SequentialRecommender):
 
         A blank text asks for nothing.
         """
-        if self._keeps_reading:
+        if self.encoder.keeps and not self._learns_to_read:
+            # What a reader that never learns has read holds for other runs, too.
             found = self.encoder.kept(
                 f"intents-{fingerprint(self.reader, self.mentions)}", texts, self._read
             )

@@ -192,13 +192,15 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         windows = PrefixWindows(config, dataset, options.batch_size, options.prefixes)
     hear_logged(model, dataset)
     frozen = FrozenParts(model, windows)
+    # A semantic space that nothing has aligned is not one to keep.
+    aligned = config.stage(2).epochs > 0 or config["checkpoint"]
     return Stage(
         3,
         "promptable fine-tuning",
         options,
         windows,
         lambda batch: model.prompted_loss(batch, frozen(batch)),
-        model.steering_parameters(config["stage3_semantic"]),
+        model.steering_parameters(config["stage3_semantic"] or not aligned),
         True,
     )
 

@@ -93,6 +93,14 @@ def test_stage_3_leaves_the_semantic_space_alone_when_told_so(options, learns):
     assert any(name.startswith("semantic.") for name in moved) == learns
 
 
+def test_stage_3_does_not_keep_a_semantic_space_that_nothing_has_aligned(options):
+    without = options | {"stage2_epochs": 0, "stage3_semantic": False}
+    begun = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=without | {"stage3_epochs": 0})
+    trained = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=without)
+    before, after = weights(begun["run_dir"]), weights(trained["run_dir"])
+    assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("semantic."))
+
+
 @pytest.mark.parametrize(("scale", "lowest"), [(0.1, True), (5.0, False)])
 def test_impossible_lies_below_the_spread_of_the_backbone(options, scale, lowest):
     config = DPRConfig("DPR-SASRec", "tiny", config_dict=options)
