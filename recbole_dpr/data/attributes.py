@@ -87,8 +87,9 @@ class Attributes:
         return self._has_any(exclude)
 
     def _has_any(self, values: Tensor) -> Tensor:
-        matrix = self.matrix.to(values.device)
-        return values.float() @ matrix.float().T > 0
+        rows, asked = values.nonzero(as_tuple=True)  # one or two of hundreds of values
+        has = self.matrix.T.to(values.device)[asked]
+        return has.new_zeros(len(values), has.shape[1]).index_put((rows,), has, accumulate=True)
 
 
 def item_columns(dataset: Dataset) -> list[str]:

@@ -50,6 +50,7 @@ class SemanticSpace(nn.Module):
         super().__init__()
         self.part = part
         self.never = NEVER
+        self._kept: tuple[list[tuple[int, int]], Tensor] | None = None
         self.register_buffer("item_text", item_text)
         self.project = nn.Linear(item_text.shape[1], size, bias=False)
         self.free = nn.Embedding(len(item_text), size)
@@ -61,8 +62,18 @@ class SemanticSpace(nn.Module):
             self.unwanted.weight.copy_(-self.wanted.weight)
 
     def items(self) -> Tensor:
-        """Semantic item vectors, ``[n_items, size]``."""
-        return self.project(self.item_text) + self.free.weight
+        """Semantic item vectors, ``[n_items, size]``; kept while nothing is there to learn or has changed.
+
+        The projection of a catalogue costs more than scoring a batch of users.
+        """
+        weights = (self.project.weight, self.free.weight, self.item_text)
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return self.project(self.item_text) + self.free.weight
+        # torch counts the changes of a tensor; another device gives it another address.
+        now = [(weight._version, weight.data_ptr()) for weight in weights]
+        if self._kept is None or self._kept[0] != now:
+            self._kept = now, self.project(self.item_text) + self.free.weight
+        return self._kept[1]
 
     def item_part(self) -> Tensor:
         """The semantic part of the item vectors, ``[n_items, part]``."""

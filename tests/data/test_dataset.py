@@ -64,6 +64,9 @@ def test_allowed_and_forbidden_items(tiny_config):
     assert torch.equal(allowed[0], matrix[:, red] & ~matrix[:, green])
     assert torch.equal(allowed[1], ~matrix[:, red])
     assert torch.equal(attributes.forbidden(exclude)[1], matrix[:, red])
+    include[0, green] = True
+    either = attributes.allowed(include, torch.zeros_like(exclude))
+    assert torch.equal(either[0], matrix[:, red] | matrix[:, green]) and either[1].all()
 
 
 def test_a_missing_attribute_column_is_named_with_the_nearest(tiny_config):

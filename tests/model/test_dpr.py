@@ -168,6 +168,22 @@ def test_before_training_only_the_values_directions_move_the_user(tiny_config):
     torch.testing.assert_close(semantic, model.semantic(include, exclude))
 
 
+def test_semantic_item_vectors_are_kept_until_they_change(built):
+    semantic = built[0].semantic
+    with torch.no_grad():
+        kept = semantic.items()
+        assert semantic.items() is kept
+    learned = semantic.items()
+    assert learned.requires_grad and torch.equal(learned, kept)
+    optimizer = torch.optim.Adam(semantic.parameters(), lr=0.1)
+    learned.sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(semantic.items(), semantic.double().items().float())
+        assert not torch.isclose(semantic.float().items(), kept).any()
+    assert semantic.requires_grad_(False).items() is semantic.items()
+
+
 def test_the_steering_trains_neither_backbone_nor_reader(tiny_config):
     model, _ = build(tiny_config, "DPR-SASRec")
     model.freeze_backbone()
