@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pooled import PooledReader
-from recbole_dpr.model.reader import SPELLED, PromptReader
+from recbole_dpr.model.reader import SPELLED_AMONG_MANY, PromptReader
 from recbole_dpr.text.mentions import Mentions
 
 SIZE = 128
@@ -21,6 +21,7 @@ SIZE = 128
 SHIPPED_STATES = 0
 SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
 SHIPPED_VALUES = 18  # that it was shown with each prompt
+MANY = 100  # values; measured with 18, 19 and 233
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
@@ -59,13 +60,15 @@ def make_reader(names: Tensor, kind: str) -> PromptReader:
         return PromptReader(names, SIZE, upper=0)
     reader = PromptReader(names, SIZE, SHIPPED_UPPER)
     reader.doubt = max(0.0, math.log(len(names) / SHIPPED_VALUES))
+    if len(names) >= MANY:
+        reader.spelled = SPELLED_AMONG_MANY
     reader.load_state_dict({name: w.float() for name, w in load_file(READER_FILE).items()})
     return reader.requires_grad_(False)
 
 
 def fingerprint(reader: PromptReader, mentions: Mentions) -> str:
     """Tells apart readers, and names of values, that may read the same text otherwise."""
-    digest = hashlib.blake2b(repr((mentions, reader.doubt, SPELLED)).encode(), digest_size=8)
+    digest = hashlib.blake2b(repr((mentions, reader.doubt, reader.spelled)).encode(), digest_size=8)
     digest.update(reader.names.cpu().numpy().tobytes())
     for name, weight in sorted(reader.state_dict().items()):
         digest.update(name.encode() + weight.cpu().numpy().tobytes())

@@ -10,6 +10,7 @@ ABSENT, INCLUDE, EXCLUDE = 0, 1, 2
 # How well a spelled name matches its own tokens at least. Names of genres, with which the shipped reader was trained, do so at 0.7;
 # those that encoder and reader hardly know ("a face product") at 0.5, and were taken for not spoken of.
 SPELLED = 0.65
+SPELLED_AMONG_MANY = 0.75  # of values; see docs/experiments.md
 
 
 class PromptReader(nn.Module):
@@ -36,13 +37,15 @@ class PromptReader(nn.Module):
     doubt : float
         Log-odds against a value whose name is not spelled in a prompt: the more values there are, the
         less likely it is that a prompt means any one of them.
+    spelled : float
+        How well a spelled name matches its own tokens at least.
     """
 
     names: Tensor
 
     def __init__(self, names: Tensor, size: int, upper: int, dropout: float = 0.1) -> None:
         super().__init__()
-        self.doubt = 0.0
+        self.doubt, self.spelled = 0.0, SPELLED
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)
@@ -82,7 +85,7 @@ class PromptReader(nn.Module):
             values = torch.arange(len(query), device=owners.device)[None, :, None]
             own = owners[:, None] == values
             surest = match.masked_fill(~own, -1.0).amax(dim=-1, keepdim=True)
-            match = match + own * (SPELLED - surest).clamp(min=0)
+            match = match + own * (self.spelled - surest).clamp(min=0)
             hidden = hidden | ((owners[:, None] >= 0) & ~own)
         match = match.masked_fill(hidden, -1.0)
         weight = (match * self.sharpness).masked_fill(hidden, -torch.inf).softmax(dim=-1)

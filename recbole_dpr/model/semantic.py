@@ -72,7 +72,9 @@ class SemanticSpace(nn.Module):
         # torch counts the changes of a tensor; another device gives it another address.
         now = [(weight._version, weight.data_ptr()) for weight in weights]
         if self._kept is None or self._kept[0] != now:
-            self._kept = now, self.project(self.item_text) + self.free.weight
+            # Of a server, too, an ordinary tensor: training may come after.
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = now, self.project(self.item_text) + self.free.weight
         return self._kept[1]
 
     def item_part(self) -> Tensor:

@@ -94,9 +94,21 @@ def test_most_sentences_of_the_pairs_are_read_right(wrong):
     assert len(wrong) / sum(side in pair for pair in PAIRS for side in SIDES) < 0.2, wrong
 
 
-def test_the_names_of_a_large_catalogue_are_told_apart():
+@pytest.fixture(scope="module")
+def beauty():
     values = (BENCHMARKS.parent / "tests" / "data" / "beauty_values.txt").read_text().splitlines()
-    book = Phrasebook.load("beauty", values)
+    return Phrasebook.load("beauty", values)
+
+
+def test_names_of_common_words_are_heard_among_hundreds(beauty):
+    said = ["I want a face product.", "No body products, please.", "How about some face products?"]
+    face, body = (beauty.readable.index(name) for name in ("face", "body"))
+    intents = [Intent((face,), ()), Intent((), (body,)), Intent((face,), ())]
+    assert reading(beauty)(said) == intents
+
+
+def test_the_names_of_a_large_catalogue_are_told_apart(beauty):
+    values, book = beauty.readable, beauty
     rng = np.random.default_rng(1)
     intents = [
         intent
