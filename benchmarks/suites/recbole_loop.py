@@ -56,7 +56,7 @@ class RecBoleLoop:
         """What `Trainer.fit` calls after each validation."""
         if not self.points or score > max(seen for _, seen in self.points):
             self.best = copy_of_weights(self.side.model)
-        self.points.append([round(time.perf_counter() - self.started, 1), float(score)])
+        self.points.append([round(time.perf_counter() - self.started, 3), float(score)])
         print(f"epoch {epoch}: {self.seconds} s, validation {score:.4f}", flush=True)
         trainer = self.side.trainer
         tensors = {

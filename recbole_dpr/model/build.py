@@ -35,6 +35,11 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
     )
 
 
+def aligns(config: Any) -> bool:
+    """Whether stage 3 finds a semantic space, and a reader, that stage 2 has trained: here or in the checkpoint."""
+    return config["stage2_epochs"] != 0 or bool(config["checkpoint"])
+
+
 def check_switches(config: Any) -> None:
     """Refuse parts of DPR that would be left with nothing to act through, or to learn from.
 
@@ -50,8 +55,7 @@ def check_switches(config: Any) -> None:
                 f"{option}={value} needs a backbone with a user vector, which {config['backbone']} has "
                 f"not ({way.why}): leave {option} out"
             )
-    untrained = config["stage2_epochs"] == 0 and not config["joint"] and not config["checkpoint"]
-    if learns_to_read(config) and untrained:
+    if learns_to_read(config) and not config["joint"] and not aligns(config):
         raise DPRError(
             f"a {reader_kind(config)} reader learns in stage 2: leave stage2_epochs=0 out, or give a "
             "checkpoint"

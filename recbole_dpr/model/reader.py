@@ -10,7 +10,6 @@ ABSENT, INCLUDE, EXCLUDE = 0, 1, 2
 # How well a spelled name matches its own tokens at least. Names of genres, with which the shipped reader was trained, do so at 0.7;
 # those that encoder and reader hardly know ("a face product") at 0.5, and were taken for not spoken of.
 SPELLED = 0.65
-SPELLED_AMONG_MANY = 0.75  # of values; see docs/experiments.md
 
 
 class PromptReader(nn.Module):

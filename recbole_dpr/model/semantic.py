@@ -68,14 +68,17 @@ class SemanticSpace(nn.Module):
         """
         weights = (self.project.weight, self.free.weight, self.item_text)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-            return self.project(self.item_text) + self.free.weight
+            return self._placed()
         # torch counts the changes of a tensor; another device gives it another address.
         now = [(weight._version, weight.data_ptr()) for weight in weights]
         if self._kept is None or self._kept[0] != now:
             # Of a server, too, an ordinary tensor: training may come after.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = now, self.project(self.item_text) + self.free.weight
+                self._kept = now, self._placed()
         return self._kept[1]
+
+    def _placed(self) -> Tensor:
+        return self.project(self.item_text) + self.free.weight
 
     def item_part(self) -> Tensor:
         """The semantic part of the item vectors, ``[n_items, part]``."""

@@ -23,6 +23,7 @@ from recbole_dpr.data.prompts import made_prompts
 from recbole_dpr.data.windows import WINDOW, PrefixWindows, WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.build import aligns
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.semantic import NEVER
@@ -193,14 +194,14 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
     hear_logged(model, dataset)
     frozen = FrozenParts(model, windows)
     # A semantic space that nothing has aligned is not one to keep.
-    aligned = config.stage(2).epochs > 0 or config["checkpoint"]
+    semantic = config["stage3_semantic"] or not aligns(config)
     return Stage(
         3,
         "promptable fine-tuning",
         options,
         windows,
         lambda batch: model.prompted_loss(batch, frozen(batch)),
-        model.steering_parameters(config["stage3_semantic"] or not aligned),
+        model.steering_parameters(semantic),
         True,
     )
 
