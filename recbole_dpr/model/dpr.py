@@ -197,8 +197,9 @@ class DPR(SequentialRecommender):
         attended = self.fusion(states, items, self.semantic.items()[items], prompts)
         moved = self.experts(torch.cat([states[where], asked, attended[where]], dim=1), asked)
         size = self.backbone.size
-        shift, semantic = moved[:, :size], moved[:, size:]
-        return shift, self.dropout(semantic + self.semantic(include, exclude))
+        shift, semantic = moved[:, :size], self.dropout(moved[:, size:])
+        # The wish itself is what stage 2 has aligned: dropout there would let unwanted items through.
+        return shift, semantic + self.semantic(include, exclude)
 
     def item_vectors(self) -> Tensor:
         """What the user vectors are multiplied with, ``[n_items, d + s]``."""

@@ -158,7 +158,7 @@ def test_before_training_only_the_values_directions_move_the_user(tiny_config):
     data = load_data(config)
     called = [[value] for value in data.whole.attributes.values]
     model = build_dpr(config, data.train, called, data.whole.item_text, make_encoder(config))
-    model.eval()
+    model.train()  # no dropout on them
     items = torch.randint(1, 25, (2, 10))
     where = torch.zeros(2, 10, dtype=torch.bool)
     where[:, -1] = True
