@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.config import DPRConfig
@@ -33,6 +34,13 @@ SMALL = {
     "fusion_heads": 2,
     "n_experts": 2,
 }
+
+
+def pytest_configure() -> None:
+    """One thread for each of several processes that test at a time, and for what they start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def write_atomic(folder: Path, name: str, rows: dict[str, list[list[Any]]]) -> None:
