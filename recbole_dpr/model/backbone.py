@@ -67,6 +67,8 @@ class Backbone(nn.Module):
             self.size = self.way.items(model).shape[1]
             _check_product(self)
             self.causal, reason = _probe(self)
+            # Whether its states are what it picks the last one from, with nothing done to that afterwards.
+            self._passes_on = self.causal and not self.way.positionwise
             steered = "moving its user vector"
             trained = f"{'windows' if self.causal else 'one sample per prefix'}: {reason}"
         self.why = f"{name} is steered by {steered} and trained on {trained}"
@@ -135,6 +137,17 @@ class Backbone(nn.Module):
         if isinstance(self.way, Scores) and self.way.single:
             return self._score_singly(interaction)
         return self.model.full_sort_predict(interaction).view(len(interaction), -1)
+
+    def scores_and_states(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
+        """`scores` and `states` of a model with a user vector, of one pass where it shows both."""
+        with _gathering(self.model) as gathered:
+            scores = self.scores(interaction)
+        items, users = interaction[self.model.ITEM_SEQ], self.model.USER_ID
+        if self._passes_on and len(gathered) == 1:
+            states = gathered[0][0]
+            if states.shape == (*items.shape, self.size):
+                return scores, states
+        return scores, self.states(items, interaction.interaction.get(users))
 
     def logits(self, scores: Tensor) -> Tensor:
         """Own scores on a scale on which they add up with a dot product."""
@@ -211,7 +224,7 @@ def seat_new_users(model: nn.Module) -> None:
 
 
 @contextmanager
-def _gathering(model: Any, pick: bool) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _gathering(model: Any, pick: bool = True) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Record what a model's ``gather_indexes`` picks from and what it picks: everything, if not `pick`."""
     gathered: list[tuple[Tensor, Tensor]] = []
     gather = model.gather_indexes

@@ -172,6 +172,12 @@ class DPR(SequentialRecommender):
             return self.semantic.items()[items]
         return self.backbone.states(items, users)
 
+    def scores_and_states(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
+        """The backbone's own scores, ``[B, n_items]``, and `states`."""
+        if not self.backbone.size:
+            return self.backbone.scores(interaction), self.states(interaction[self.ITEM_SEQ])
+        return self.backbone.scores_and_states(interaction)
+
     def steer(
         self, states: Tensor, items: Tensor, where: Tensor, include: Tensor, exclude: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -222,19 +228,16 @@ class DPR(SequentialRecommender):
         Written as the sum of own scores and two products, so that rows with an empty intent keep the
         backbone's scores bit for bit: one longer product would round differently.
         """
-        scores = self.backbone_scores(interaction)
         rows = (include.any(dim=1) | exclude.any(dim=1)).nonzero()[:, 0]
-        if len(rows) and self.strength:
-            items = interaction[self.ITEM_SEQ][rows]
-            last = interaction[self.ITEM_SEQ_LEN][rows] - 1
-            where = torch.arange(items.shape[1], device=items.device) == last[:, None]
-            users = interaction[self.USER_ID][rows] if self.USER_ID in interaction else None
-            states = self.states(items, users)
-            shift, semantic = self.steer(states, items, where, include[rows], exclude[rows])
-            moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.item_part().T
-            steered = self.own_logits(scores[rows]) + self.strength * moved
-            scores = scores.index_copy(0, rows, steered)
-        return scores
+        if not (len(rows) and self.strength):
+            return self.backbone_scores(interaction)
+        scores, states = self.scores_and_states(interaction)
+        items = interaction[self.ITEM_SEQ][rows]
+        last = interaction[self.ITEM_SEQ_LEN][rows] - 1
+        where = torch.arange(items.shape[1], device=items.device) == last[:, None]
+        shift, semantic = self.steer(states[rows], items, where, include[rows], exclude[rows])
+        moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.item_part().T
+        return scores.index_copy(0, rows, self.own_logits(scores[rows]) + self.strength * moved)
 
     def own_logits(self, scores: Tensor) -> Tensor:
         """The backbone's scores as they are steered: as they are, where they are a dot product."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
@@ -19,10 +15,9 @@ class Steering:
 
     Training asks `DPR.steer` at every position of a window, and the item vectors change with every
     step. A server asks at the last position, and they stay: so the fusion is asked there alone
-    (`Fusion.at_last`), and one pass of the backbone gives its scores and its states. What comes out
-    equals `DPR.steered_scores` up to float rounding.
+    (`Fusion.at_last`). What comes out equals `DPR.steered_scores` up to float rounding.
 
-    Not thread-safe: the backbone is watched while it runs (see `_watched`).
+    Not thread-safe: the backbone is watched while it runs (`Backbone.scores_and_states`).
 
     Parameters
     ----------
@@ -38,10 +33,6 @@ class Steering:
     def __init__(self, model: DPR) -> None:
         self.model = model
         self.size = model.backbone.size
-        # Whether the states are what the model picks from, with nothing done to them afterwards.
-        self._passes_on = model.backbone.causal and not getattr(
-            model.backbone.way, "positionwise", True
-        )
         self.vectors = model.item_vectors()
         self._attend = model.fusion.at_last(model.semantic.items())
 
@@ -51,7 +42,7 @@ class Steering:
     ) -> Tensor:
         """Scores ``[B, n_items]`` under intents ``[B, V]``; the backbone's own, bit for bit, where
         an intent is empty or the strength is 0."""
-        scores, states = self._backbone(interaction)
+        scores, states = self.model.scores_and_states(interaction)
         rows, moved = self._moved(interaction, states, include, exclude, strength)
         if len(rows) == len(scores):
             scores = self.model.own_logits(scores).addmm_(moved, self.vectors.T)
@@ -64,7 +55,7 @@ class Steering:
         self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The summands of `scores`, each ``[B, n_items]``: the backbone's, the shift's, the semantic."""
-        scores, states = self._backbone(interaction)
+        scores, states = self.model.scores_and_states(interaction)
         rows, moved = self._moved(interaction, states, include, exclude, strength)
         base = scores.index_copy(0, rows, self.model.own_logits(scores[rows]))
         shift, semantic = torch.zeros_like(scores), torch.zeros_like(scores)
@@ -97,16 +88,6 @@ class Steering:
         """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
         return self.model.experts.router(self.model.prompt(include, exclude))
 
-    def _backbone(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
-        """The backbone's scores ``[B, n_items]`` and `DPR.states` ``[B, L, d]``."""
-        backbone = self.model.backbone
-        with _watched(backbone.model) as seen:
-            scores = backbone.scores(interaction)
-        shape = (self.model.max_seq_length, self.size)
-        if self._passes_on and len(seen) == 1 and seen[0].shape[1:] == shape:
-            return scores, seen[0]
-        return scores, self.model.states(interaction[self.model.ITEM_SEQ])
-
     def _moved(
         self,
         interaction: Interaction,
@@ -136,22 +117,3 @@ class Steering:
 def _at(states: Tensor, last: Tensor) -> Tensor:
     """One state of each history: ``[B, d]`` from ``[B, L, d]`` at ``[B]``."""
     return states[torch.arange(len(last), device=last.device), last]
-
-
-@contextmanager
-def _watched(model: Any) -> Iterator[list[Tensor]]:
-    """Collect what a RecBole model's ``gather_indexes`` picks its last states from.
-
-    The model's own method still does the picking, so its scores are untouched.
-    """
-    gather, seen = model.gather_indexes, []
-
-    def watch(output: Tensor, index: Tensor) -> Tensor:
-        seen.append(output)
-        return gather(output, index)
-
-    model.gather_indexes = watch
-    try:
-        yield seen
-    finally:
-        del model.gather_indexes  # the class's own method shows again
