@@ -83,7 +83,7 @@ def test_ci_and_readme_share_the_test_command():
     )
     assert block, "README.md has a bash block after the marker <!-- tests -->"
     assert "pip install -c constraints.txt -e '.[test]'" in block[1]
-    assert "&& pytest" in block[1]
+    assert block[1].endswith("&& pytest -n 2 --dist loadfile")
 
 
 def test_the_wheel_is_complete(wheel):

@@ -142,12 +142,12 @@ class Backbone(nn.Module):
         """`scores` and `states` of a model with a user vector, of one pass where it shows both."""
         with _gathering(self.model) as gathered:
             scores = self.scores(interaction)
-        items, users = interaction[self.model.ITEM_SEQ], self.model.USER_ID
+        items = interaction[self.model.ITEM_SEQ]
         if self._passes_on and len(gathered) == 1:
             states = gathered[0][0]
             if states.shape == (*items.shape, self.size):
                 return scores, states
-        return scores, self.states(items, interaction.interaction.get(users))
+        return scores, self.states(items, interaction.interaction.get(self.model.USER_ID))
 
     def logits(self, scores: Tensor) -> Tensor:
         """Own scores on a scale on which they add up with a dot product."""
