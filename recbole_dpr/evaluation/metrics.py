@@ -192,10 +192,17 @@ class PromptCollector(Collector):
         self.data_struct.update_tensor("rec.rank", rank)
         self.data_struct.update_tensor("rec.topk", torch.cat([hit.int(), one_target], dim=1))
 
-        top = top_items(scores_tensor, k)
+        n_real = scores_tensor.shape[1] - 1
+        best = top_items(
+            scores_tensor, k if k >= n_real else k + 1
+        )  # the next may tie with the last
+        top, tied = best[:, :k], _tied(scores_tensor, best)
         nothing = torch.zeros(n_users, k, device=top.device)
-        satisfied = 1 - nothing if allowed is None else _expected(allowed, scores_tensor, top)
-        violated = nothing if forbidden is None else _expected(forbidden, scores_tensor, top)
+        satisfied, violated = 1 - nothing, nothing
+        if allowed is not None:
+            satisfied = _expected(allowed, scores_tensor, top, tied)
+        if forbidden is not None:
+            violated = _expected(forbidden, scores_tensor, top, tied)
         self.data_struct.update_tensor("rec.satisfied", satisfied)
         self.data_struct.update_tensor("rec.violated", violated)
 
@@ -221,18 +228,21 @@ class PromptCollector(Collector):
             )
 
 
-def _expected(marked: Tensor, scores: Tensor, top: Tensor) -> Tensor:
+def _tied(scores: Tensor, best: Tensor) -> list[int]:
+    """The rows of ``best [batch, n]``, in the order of their scores, in which two items score the same."""
+    reached = scores.gather(1, best)
+    return (reached[:, 1:] == reached[:, :-1]).any(dim=1).nonzero().squeeze(1).tolist()
+
+
+def _expected(marked: Tensor, scores: Tensor, top: Tensor, tied: list[int]) -> Tensor:
     """Return for each place of the top k the share of marked items among those that tie for it.
 
-    Without ties that is one or zero. `marked` is bool ``[batch, n_items]``, `top` ``[batch, k]``.
+    Without ties that is one or zero. `marked` is bool ``[batch, n_items]``, `top` ``[batch, k]``; `tied`
+    are the rows with ties at any of the places, or between the last and what follows.
     """
     marked = marked.to(top.device)
     share = marked.gather(1, top).float()
-    reached = scores.gather(1, top)
-    inside = (reached[:, 1:] == reached[:, :-1]).any(dim=1)
-    at_the_end = (scores[:, 1:] == reached[:, -1:]).sum(dim=1) > 1
-    rows = (inside | at_the_end).nonzero().squeeze(1)
-    for row in rows.tolist():
-        same = scores[row, 1:] == reached[row, :, None]
+    for row in tied:
+        same = scores[row, 1:] == scores[row, top[row], None]
         share[row] = (same & marked[row, 1:]).sum(dim=1) / same.sum(dim=1)
     return share

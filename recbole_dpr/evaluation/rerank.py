@@ -37,9 +37,8 @@ class Candidates:
     def __call__(self, batch: PromptedBatch) -> tuple[Tensor, Tensor]:
         """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
         if batch is not self._batch:
-            # Stable, so that items that the backbone ties are always cut off in the same place.
-            order = batch.backbone[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
-            self._items = order[:, : self.depth]
+            real = batch.order[batch.order != 0].view(len(batch.order), -1)  # no padding
+            self._items = real[:, : self.depth]
             self._scores = self.scorer(batch, self._items).to(batch.backbone.device)
             self._batch = batch
         return self._items, self._scores

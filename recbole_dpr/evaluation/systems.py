@@ -66,9 +66,14 @@ class PromptedBatch:
         return self.attributes.forbidden(self.exclude).to(self.backbone.device)
 
     @cached_property
+    def order(self) -> Tensor:
+        """All items from the backbone's best to its worst, ``[batch, n_items]``."""
+        return best_first(self.backbone)
+
+    @cached_property
     def ranks(self) -> Tensor:
         """The backbone's `dense_ranks`, shared by the filters."""
-        return dense_ranks(self.backbone)
+        return dense_ranks(self.backbone, self.order)
 
 
 System = Callable[[PromptedBatch], Tensor]
@@ -103,16 +108,29 @@ def hide_padding(scores: Tensor) -> Tensor:
     return scores
 
 
-def dense_ranks(scores: Tensor) -> Tensor:
+def best_first(scores: Tensor) -> Tensor:
+    """Return the columns of each row by falling score, equal ones as they stand, of the shape of `scores`."""
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
+def dense_ranks(scores: Tensor, order: Tensor | None = None) -> Tensor:
     """Number the distinct scores of each row from 0 (lowest) up, float64 ``[batch, n_items]``.
 
     Whole numbers can be shifted without rounding: adding an offset to the float32 scores themselves
     makes ties of near scores, and can even swap them.
+
+    Parameters
+    ----------
+    scores : Tensor ``[batch, n_items]``
+    order : LongTensor ``[batch, n_items]``, optional
+        Their `best_first`, where it is known.
     """
-    ordered, order = scores.sort(dim=1)
-    new = torch.zeros_like(ordered, dtype=torch.float64)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(new).scatter_(1, order, new.cumsum(dim=1))
+    order = best_first(scores) if order is None else order
+    ordered = scores.gather(1, order)
+    lower = torch.zeros_like(ordered, dtype=torch.float64)
+    lower[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    above = lower.cumsum(dim=1)  # so many distinct scores are greater
+    return torch.empty_like(above).scatter_(1, order, above[:, -1:] - above)
 
 
 def lift(ranks: Tensor, first: Tensor) -> Tensor:
@@ -121,7 +139,7 @@ def lift(ranks: Tensor, first: Tensor) -> Tensor:
     Nothing is pushed to minus infinity, so that a list fills up with the others in their order where
     fewer than k items are in the mask.
     """
-    return hide_padding(ranks + first * ranks.shape[1])
+    return hide_padding(ranks.add(first, alpha=ranks.shape[1]))
 
 
 def backbone(batch: PromptedBatch) -> Tensor:
@@ -141,6 +159,8 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     a perfect backbone allows (Bayes: P(item | value) ~ P(item) / number of values). The number counts
     values in the fields of the wanted ones. Without a wanted value it equals `filter_`.
     """
+    if not batch.include.any():
+        return filter_(batch)
     attributes = batch.attributes
     names = sorted(set(attributes.fields))
     field_of_value = torch.tensor([[f == name for name in names] for f in attributes.fields])
@@ -157,7 +177,8 @@ def post_filter(batch: PromptedBatch, k: int) -> Tensor:
 
     An item that ties with the k-th counts as in the top k.
     """
-    kth = batch.ranks.topk(min(k, batch.ranks.shape[1]), dim=1).values[:, -1:]
+    last = batch.order[:, min(k, batch.order.shape[1]) - 1, None]
+    kth = batch.ranks.gather(1, last)
     return lift(batch.ranks, batch.allowed & (batch.ranks >= kth))
 
 
