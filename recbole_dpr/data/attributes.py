@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -86,10 +87,19 @@ class Attributes:
         """Items with any unwanted value, bool ``[batch, n_items]``."""
         return self._has_any(exclude)
 
+    @cached_property
+    def items_of(self) -> Tensor:
+        """The items of every value, bool ``[V, n_items]``."""
+        return self.matrix.T.contiguous()
+
     def _has_any(self, values: Tensor) -> Tensor:
+        items_of = self.items_of.to(values.device)
         rows, asked = values.nonzero(as_tuple=True)  # one or two of hundreds of values
-        has = self.matrix.T.to(values.device)[asked]
-        return has.new_zeros(len(values), has.shape[1]).index_put((rows,), has, accumulate=True)
+        has = items_of.new_zeros(len(values), items_of.shape[1])
+        nth = values.cumsum(dim=1)[rows, asked]  # of the row's values
+        for n in nth.unique():
+            has[rows[nth == n]] |= items_of[asked[nth == n]]
+        return has
 
 
 def item_columns(dataset: Dataset) -> list[str]:
