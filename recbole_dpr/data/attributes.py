@@ -98,7 +98,8 @@ class Attributes:
         has = items_of.new_zeros(len(values), items_of.shape[1])
         nth = values.cumsum(dim=1)[rows, asked]  # of the row's values
         for n in nth.unique():
-            has[rows[nth == n]] |= items_of[asked[nth == n]]
+            here = nth == n
+            has[rows[here]] |= items_of[asked[here]]
         return has
 
 

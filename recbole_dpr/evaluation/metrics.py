@@ -193,9 +193,8 @@ class PromptCollector(Collector):
         self.data_struct.update_tensor("rec.topk", torch.cat([hit.int(), one_target], dim=1))
 
         n_real = scores_tensor.shape[1] - 1
-        best = top_items(
-            scores_tensor, k if k >= n_real else k + 1
-        )  # the next may tie with the last
+        # One more, where there is one: it may tie with the last.
+        best = top_items(scores_tensor, k if k >= n_real else k + 1)
         top, tied = best[:, :k], _tied(scores_tensor, best)
         nothing = torch.zeros(n_users, k, device=top.device)
         satisfied, violated = 1 - nothing, nothing

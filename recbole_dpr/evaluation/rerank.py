@@ -37,8 +37,7 @@ class Candidates:
     def __call__(self, batch: PromptedBatch) -> tuple[Tensor, Tensor]:
         """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
         if batch is not self._batch:
-            real = batch.order[batch.order != 0].view(len(batch.order), -1)  # no padding
-            self._items = real[:, : self.depth]
+            self._items = batch.order[:, : self.depth]
             self._scores = self.scorer(batch, self._items).to(batch.backbone.device)
             self._batch = batch
         return self._items, self._scores

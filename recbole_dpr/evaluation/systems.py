@@ -67,8 +67,8 @@ class PromptedBatch:
 
     @cached_property
     def order(self) -> Tensor:
-        """All items from the backbone's best to its worst, ``[batch, n_items]``."""
-        return best_first(self.backbone)
+        """The items from the backbone's best to its worst, without padding, ``[batch, n_items - 1]``."""
+        return best_first(self.backbone[:, 1:]) + 1
 
     @cached_property
     def ranks(self) -> Tensor:
@@ -122,15 +122,16 @@ def dense_ranks(scores: Tensor, order: Tensor | None = None) -> Tensor:
     Parameters
     ----------
     scores : Tensor ``[batch, n_items]``
-    order : LongTensor ``[batch, n_items]``, optional
-        Their `best_first`, where it is known.
+    order : LongTensor, optional
+        Their `best_first`, where it is known. Columns that it leaves out get 0.
     """
     order = best_first(scores) if order is None else order
     ordered = scores.gather(1, order)
     lower = torch.zeros_like(ordered, dtype=torch.float64)
     lower[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     above = lower.cumsum(dim=1)  # so many distinct scores are greater
-    return torch.empty_like(above).scatter_(1, order, above[:, -1:] - above)
+    ranks = torch.zeros_like(scores, dtype=torch.float64)
+    return ranks.scatter_(1, order, above[:, -1:] - above)
 
 
 def lift(ranks: Tensor, first: Tensor) -> Tensor:
