@@ -1,0 +1,116 @@
+"""A run folder is loaded whole or refused by name."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import recbole_dpr
+from recbole_dpr.errors import DPRError
+
+
+def copy_of(run, tmp_path):
+    return Path(shutil.copytree(run["run_dir"], tmp_path / "run"))
+
+
+def test_the_folder_alone_is_enough(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    for name in run.iterdir():
+        if name.name not in ("config.yaml", "items.json", "model.safetensors"):
+            shutil.rmtree(name) if name.is_dir() else name.unlink()
+    asked = ([["i1", "i4"]], ["no blue"])
+    found = recbole_dpr.load(run).recommend(*asked)
+    assert found == recbole_dpr.load(trained_run["run_dir"]).recommend(*asked)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "items.json", "model.safetensors"])
+def test_a_cut_off_or_missing_file_is_named(trained_run, tmp_path, name):
+    run = copy_of(trained_run, tmp_path)
+    cut(run / name)
+    with pytest.raises(DPRError, match=name):
+        recbole_dpr.load(run)
+    (run / name).unlink()
+    with pytest.raises(DPRError, match=name):
+        recbole_dpr.load(run)
+
+
+def test_a_catalogue_of_another_run_is_noticed(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    content = json.loads((run / "items.json").read_text())
+    content["items"].pop()
+    (run / "items.json").write_text(json.dumps(content))
+    with pytest.raises(DPRError, match=r"model\.safetensors: weight '.*' is \["):
+        recbole_dpr.load(run)
+
+
+def rewritten(path, change):
+    """Write a safetensors file again, with other contents or another header."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    save_file(tensors, path, metadata)
+
+
+def test_a_changed_weight_is_noticed(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    rewritten(
+        run / "model.safetensors", lambda _, tensors: tensors["experts.router.choose.bias"].add_(1)
+    )
+    with pytest.raises(DPRError, match=r"model\.safetensors is damaged or was changed"):
+        recbole_dpr.load(run)
+
+
+def test_a_flipped_bit_is_noticed(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    content = bytearray((run / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (run / "model.safetensors").write_bytes(content)
+    with pytest.raises(DPRError, match=r"model\.safetensors is damaged or was changed"):
+        recbole_dpr.load(run)
+
+
+def test_a_folder_of_a_newer_version_is_refused(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    rewritten(run / "model.safetensors", lambda metadata, _: metadata.update(format="2"))
+    (run / "config.yaml").write_text("unheard_of: 1\n")  # nothing else of it need be readable
+    with pytest.raises(DPRError, match=r"newer version of recbole_dpr \(format 2.*upgrade"):
+        recbole_dpr.load(run)
+
+
+def test_options_that_make_no_model_are_named(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("hidden_size: 16", "hidden_size: sixteen"))
+    with pytest.raises(DPRError, match=r"config\.yaml"):
+        recbole_dpr.load(run)
+
+
+def test_no_such_device(trained_run):
+    with pytest.raises(DPRError, match="there is no device 'abacus' here"):
+        recbole_dpr.load(trained_run["run_dir"], device="abacus")
+
+
+def test_loading_imports_neither_transformers_nor_the_evaluation(trained_run):
+    program = (
+        "import sys, recbole_dpr; "
+        f"r = recbole_dpr.load({trained_run['run_dir']!r}); r.recommend([['i1']], ['red']); "
+        "print(sorted({'transformers', 'sklearn', 'matplotlib', 'recbole.trainer'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_no_such_folder():
+    with pytest.raises(DPRError, match="nowhere is not a run folder"):
+        recbole_dpr.load("nowhere")
