@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 256  # targets whose logits are in memory at once: few enough for a processor's cache, through which five passes go
+# Targets whose logits are in memory at once. On a CPU few enough for its cache, through which five passes go;
+# on a GPU enough to keep it busy.
+ROWS = 64
+GPU_ROWS = 1024
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
@@ -19,19 +22,22 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         moves = ctx.needs_input_grad[1]  # stage 3 may have all item vectors frozen
         item_grad = torch.zeros_like(items) if moves else None
         total = users.new_zeros(())
-        for begin in range(0, len(users), ROWS):
-            rows = slice(begin, begin + ROWS)
-            logits = users[rows] @ items.T
-            own = logits.gather(1, targets[rows, None])
-            top = logits.amax(dim=1, keepdim=True)
+        size = ROWS if users.device.type == "cpu" else GPU_ROWS
+        for begin in range(0, len(users), size):
+            rows = slice(begin, begin + size)
+            wanted = targets[None, rows]
+            # One column a target: with one row a target, so wide a product takes up to twice the time on a CPU.
+            logits = items @ users[rows].T
+            own = logits.gather(0, wanted)
+            top = logits.amax(dim=0, keepdim=True)
             probability = logits.sub_(top).exp_()
-            mass = probability.sum(dim=1, keepdim=True)
+            mass = probability.sum(dim=0, keepdim=True)
             total += (mass.log() + top - own).sum()
             probability.div_(mass)
-            probability.scatter_add_(1, targets[rows, None], -torch.ones_like(own))
-            torch.mm(probability, items, out=user_grad[rows])
+            probability.scatter_add_(0, wanted, -torch.ones_like(own))
+            torch.mm(probability.T, items, out=user_grad[rows])
             if item_grad is not None:
-                item_grad.addmm_(probability.T, users[rows])
+                item_grad.addmm_(probability, users[rows])
         ctx.save_for_backward(user_grad, item_grad)
         return total / len(users)
 

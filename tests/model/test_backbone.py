@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from recbole.model.layers import FeedForward
 from recbole.model.sequential_recommender import GRU4Rec, SASRec
+from torch.nn.functional import gelu
 
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.errors import DPRError
@@ -110,6 +112,30 @@ def test_a_class_without_item_embedding_is_refused(tiny_config):
     del model.item_embedding
     with pytest.raises(DPRError, match="Renamed has no item_embedding"):
         Backbone(model)
+
+
+def test_a_fused_gelu_gives_the_scores_of_recboles(tiny_config):
+    model = build(tiny_config, "SASRec")
+    layers = [layer for layer in model.modules() if isinstance(layer, FeedForward)]
+    assert layers and all(layer.intermediate_act_fn is gelu for layer in layers)
+    history, length = torch.randint(1, 25, (6, 10)), torch.full((6,), 10)
+    fused = model(history, length)
+    for layer in layers:
+        layer.intermediate_act_fn = layer.gelu
+    torch.testing.assert_close(fused, model(history, length))
+    relu = build(tiny_config, "SASRec", hidden_act="relu")
+    assert not any(getattr(layer, "intermediate_act_fn", None) is gelu for layer in relu.modules())
+
+
+def test_positions_alone_start_with_a_spread_of_their_own(tiny_config):
+    torch.manual_seed(0)
+    usual = build(tiny_config, "SASRec")
+    torch.manual_seed(0)
+    short = build(tiny_config, "SASRec", position_range=0.001)
+    assert 0.0005 < short.position_embedding.weight.std() < 0.002
+    for name, weight in usual.named_parameters():
+        assert name.startswith("position") or weight.equal(short.get_parameter(name))
+    build(tiny_config, "GRU4Rec", position_range=0.001)  # has no positions
 
 
 @pytest.mark.parametrize(
