@@ -11,7 +11,7 @@ from recbole_dpr.files import write_text
 from suites import plots
 from suites.figures import command, is_steered
 from suites.plan import Suites, runs_of, start_of
-from suites.records import Folders, Records
+from suites.records import Folders, Records, experiment
 from suites.steering_tables import (
     ablation_table,
     delta_auc_table,
@@ -78,6 +78,7 @@ def section(
         written.append(path)
         lines += [command("main", dataset), ""]
         lines += [f"![Systems on {dataset}]({IMAGES}/{path.name})", ""]
+        lines += _departures(dataset, records, suites)
         for name, of_name in steered.items():
             lines += model_tables(name, of_name)
         lines += delta_auc_table(steered)
@@ -104,6 +105,29 @@ def section(
 
 def _variants(suites: Suites, suite: str, dataset: str) -> list[str]:
     return list(dict.fromkeys(run.variant for run in runs_of(suites, suite, dataset)))
+
+
+def _departures(dataset: str, records: Records, suites: Suites) -> list[str]:
+    """Where the records are not what the command of the main suite gives."""
+    planned = [run for run in runs_of(suites, "main", dataset) if not run.long]
+    there = {(name, record["seed"]): record for name in records for record in records[name]}
+    lines, missing = [], []
+    for run in planned:
+        record = there.get((run.variant, run.seed))
+        if record is None:
+            missing.append(str(run))
+            continue
+        suites_own = experiment(run.options)
+        flags = " ".join(
+            f"--{name}={value}"
+            for name, value in record.get("options", {}).items()
+            if suites_own.get(name) != value
+        )
+        if flags:
+            lines += [f"{run} was made with `{flags}`, too.", ""]
+    if missing:
+        lines += [f"Planned, without a record yet: {', '.join(missing)}.", ""]
+    return lines
 
 
 def _conflict(dataset: str, images: Path) -> list[str]:

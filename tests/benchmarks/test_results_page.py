@@ -123,6 +123,21 @@ def test_a_cell_is_the_mean_and_its_interval():
     assert percent(records, "a", "b") == "20.0 %"
 
 
+def test_the_page_says_where_records_depart_from_the_suite(folders, page):
+    keep(
+        folders.results,
+        "DPR-SASRec",
+        new_record(options={"stage3_epochs": 6}),
+        new_record(seed=2021),
+    )
+    text = page()
+    assert "DPR-SASRec seed 2020 was made with `--stage3_epochs=6`, too." in text
+    assert "DPR-SASRec seed 2021 was made" not in text
+    (line,) = (line for line in text.splitlines() if line.startswith("Planned, without a record"))
+    assert "DPR-SASRec seed 2022" in line
+    assert "DPR-SASRec seed 2021" not in line
+
+
 def test_a_ratio_takes_only_records_that_have_both():
     records = [{"a": 2, "b": 1}, {"a": 100}]
     assert ratio(records, ["a"], ["b"]) == 2
