@@ -77,7 +77,7 @@ def groups(model: DPR) -> dict[str, list[Parameter]]:
 
 def gradients(model: DPR, probe: Probe) -> dict[str, Tensor]:
     """The gradient of the loss on a probe, one flat vector per group."""
-    weights = model.steering_parameters()
+    weights = [weight for weight in model.steering_parameters() if weight.requires_grad]
     loss = model.steered_loss(probe.batch, probe.part, probe.where, probe.include, probe.exclude)
     found = torch.autograd.grad(loss, weights, allow_unused=True)
     known = {w: g for w, g in zip(weights, found, strict=True) if g is not None}

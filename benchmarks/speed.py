@@ -41,7 +41,7 @@ from recbole.utils import init_seed
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.model.backbone import Backbone
-from recbole_dpr.model.build import build_plain
+from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.quick_start import training_loader
 
 Clock = Callable[[], float]
@@ -104,7 +104,7 @@ class OurSide:
         data = load_data(config)
         self.train, self.valid = data.train, data.valid
         self.options = config.stage(1)
-        self.model = build_plain(config, data.train)
+        self.model = recbole_model(config, data.train)
         self.loader = training_loader(config, data, self.model)
         self.trainer = Trainer(config, self.model)
         self.trainer.optimizer = self.trainer._build_optimizer(

@@ -209,6 +209,8 @@ class DPRConfig(Config):
         root = Path(self._data_root)
         # In full where it holds the data, so that the run can be resumed from another folder.
         options["data_path"] = str(root.resolve() if (root / self.dataset).is_dir() else root)
+        for name in ("backbone_checkpoint", "checkpoint"):
+            options[name] = options[name] and str(Path(options[name]).resolve())
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
         head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"

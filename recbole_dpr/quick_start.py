@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from recbole.utils import init_seed, set_color
 
-from recbole_dpr import compat
+from recbole_dpr import __version__, compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
 from recbole_dpr.data.dataset import PromptDataset
@@ -33,8 +33,9 @@ from recbole_dpr.evaluation.report import collect_examples, write_report
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import log_to
 from recbole_dpr.model.backbone import Backbone
-from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
+from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.serving.recommender import load
 from recbole_dpr.training import checkpoint
@@ -43,7 +44,7 @@ from recbole_dpr.training.validation import PromptedTraining
 
 __all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
 
-VERSIONS = ("recbole_dpr", "recbole", "torch", "transformers", "numpy", "pandas")
+VERSIONS = ("recbole", "torch", "transformers", "numpy", "pandas")
 
 
 def run_recbole_dpr(
@@ -89,7 +90,9 @@ def run_recbole_dpr(
         run_dir = Path(resume)
     else:
         config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
-        run_dir = new_run_dir(config)
+        if config["resume"]:
+            raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
+        run_dir = None
     compat.undo_anomaly_detection()
     if config["torch_threads"]:
         torch.set_num_threads(config["torch_threads"])
@@ -99,7 +102,7 @@ def run_recbole_dpr(
     built = build_model(config, data, phrasebook)
     rerank_scorer(config, data.whole, [])  # a wrong name should not come out after the training
 
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = run_dir or new_run_dir(config)
     logger = log_to(run_dir, config["state"])
     logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
     logger.info(data.whole)
@@ -191,12 +194,20 @@ def objective_function(
 
 
 def new_run_dir(config: DPRConfig) -> Path:
-    """A folder that is not there yet: ``<checkpoint_dir>/<model>-<dataset>-<time>``."""
+    """Make the folder of a new run, its own also among runs that begin at once: ``<checkpoint_dir>/<model>-<dataset>-<time>``."""
     now = datetime.now().strftime("%b-%d-%Y_%H-%M-%S")
     name = f"{config['model']}-{config['dataset']}-{now}"
     folder = Path(config["checkpoint_dir"])
     runs = [folder / name, *(folder / f"{name}_{n}" for n in range(2, 1000))]
-    return next(run for run in runs if not run.exists())
+    for run in runs:
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run
+    raise DPRError(
+        f"{folder} already has {len(runs)} runs of this second; give another checkpoint_dir"
+    )
 
 
 def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
@@ -213,7 +224,7 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         texts = data.whole.item_text
         model = build_dpr(config, data.train, phrasebook.called, texts, encoder)
     else:
-        model = build_plain(config, data.train)
+        model = recbole_model(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
     if config["backbone_checkpoint"]:
         weights = checkpoint.backbone_weights(
@@ -275,6 +286,7 @@ def report(
         examples=collect_examples(model, tasks, config, test, prompts),
         versions={
             "python": platform.python_version(),
+            "recbole_dpr": __version__,
             **{name: version(name) for name in VERSIONS},
         },
     )

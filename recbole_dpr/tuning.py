@@ -17,7 +17,6 @@ from recbole_dpr.options import is_number
 # How many numbers each kind of range takes; a choice takes any list.
 RANGES = {"uniform": 2, "quniform": 3, "loguniform": 2}
 KINDS = ("choice", *RANGES)
-ALGORITHMS = ("exhaustive", "random", "bayes")
 
 
 def read_space(path: str | Path) -> dict[str, dict[str, list[Any]]]:

@@ -295,7 +295,7 @@ def test_numbers_in_files_are_numbers(tmp_path):
         ("--topk=[0]", "topk takes whole numbers >= 1"),
         ("--topk=ten", "topk takes whole numbers >= 1"),
         ("--metrics=[NDGC]", "unknown metric 'NDGC' in metrics; did you mean 'NDCG'"),
-        ("--metrics=[AUC]", "takes one of metrics"),
+        ("--metrics=[AUC]", "unknown metric 'AUC' in metrics"),
         ("--valid_metric=NDCG@20", "valid_metric takes one of metrics at one of topk"),
         ("--valid_metric=NDCG", "valid_metric takes one of metrics at one of topk"),
         ("--stage3_valid_metric=Foo@10", "stage3_valid_metric takes one of metrics"),

@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from recbole_dpr import objective_function, run_recbole_dpr
+from recbole_dpr.errors import DPRError
+from recbole_dpr.quick_start import new_run_dir
 
 SYSTEMS = {"DPR", "backbone", "filter", "calibrated_filter", "post_filter"}
 
@@ -76,3 +78,14 @@ def test_the_objective_function_serves_recboles_hyper_tuning(tiny_options):
     result = objective_function(tiny_options | {"model": "DPR-SASRec", "dataset": "tiny"})
     assert result["model"] == "DPR-SASRec" and result["valid_score_bigger"] is True
     assert set(result["test_result"]) >= {"ndcg@10", "recall@10"}
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tiny_config):
+    config = tiny_config("DPR-SASRec")
+    folders = {new_run_dir(config) for _ in range(3)}
+    assert len(folders) == 3 and all(folder.is_dir() for folder in folders)
+
+
+def test_a_new_run_does_not_take_resume_for_an_option(tiny_options):
+    with pytest.raises(DPRError, match="use run_recbole_dpr"):
+        run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options | {"resume": "somewhere"})

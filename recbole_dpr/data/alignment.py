@@ -50,7 +50,7 @@ class AlignmentLoader:
         Padding item included, which is never yielded.
     batch_size, seed : int
     prompts : PromptTable, optional
-        Made prompts, each of which an epoch sees once.
+        Made prompts, each of which an epoch sees once, or more often where they are fewer than its steps.
     encoder : TextEncoder
         Frozen, so that every prompt is encoded once.
     mentions : Mentions
@@ -82,7 +82,11 @@ class AlignmentLoader:
         self._items = torch.from_numpy(
             np.concatenate([1 + rng.permutation(self.n_items) for _ in range(self._passes)])
         )
-        self._rows = torch.from_numpy(rng.permutation(n_prompts))
+        # Every step has a prompt: where they are fewer than steps, they come again.
+        again = math.ceil(len(self._items) / self.batch_size / n_prompts) if n_prompts else 1
+        self._rows = torch.from_numpy(
+            np.concatenate([rng.permutation(n_prompts) for _ in range(again)])
+        )
 
     def __len__(self) -> int:
         items, prompts = len(self._items) / self.batch_size, len(self._rows) / PROMPTS_AT_ONCE

@@ -69,7 +69,7 @@ def target_intents(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw an intent for every target of a batch of training windows (global torch generator).
 
-    A target for which the drawn kind has no valid value keeps the side that it has; where nothing is
+    Drawn on the CPU and handed over on the device of the targets: a seed draws the same everywhere. A target for which the drawn kind has no valid value keeps the side that it has; where nothing is
     left it is not asked at all. A target that came with a prompt of its own is asked that.
 
     Parameters
@@ -87,8 +87,10 @@ def target_intents(
         The n targets that got an intent.
     include, exclude : FloatTensor ``[n, V]``
     """
+    device = targets.device
+    item_lists, targets = item_lists.cpu(), targets.cpu()
     where = targets > 0
-    matrix = attributes.matrix.to(targets.device)
+    matrix = attributes.matrix
     counts = matrix[item_lists].to(torch.int32).cumsum(dim=1)[where]
     wanted, unwanted = draw_intents(matrix[targets[where]], counts)
     shares = torch.tensor([float(mix[kind]) for kind in KINDS])
@@ -96,13 +98,13 @@ def target_intents(
     include = _marks(wanted.where(kind != 1, -1), len(attributes))
     exclude = _marks(unwanted.where(kind != 0, -1), len(attributes))
     if logged is not None and known is not None:
-        numbers = logged[where]
+        numbers = logged.cpu()[where]
         own = numbers > 0
         include[own], exclude[own] = known.include[numbers[own]], known.exclude[numbers[own]]
     asked = include.any(dim=1) | exclude.any(dim=1)
     where = where.clone()
     where[where.clone()] = asked
-    return where, include[asked].float(), exclude[asked].float()
+    return where.to(device), include[asked].float().to(device), exclude[asked].float().to(device)
 
 
 def _marks(values: Tensor, n_values: int) -> Tensor:

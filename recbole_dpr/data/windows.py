@@ -62,7 +62,6 @@ class WindowLoader:
         self.shuffle = bool(config["shuffle"])
         self.length = config["MAX_ITEM_LIST_LENGTH"]
         self.stride = min(config["window_stride"], self.length)
-        self.epoch = 0
         row = dataset.inter_feat[ROW_FIELD].numpy()
         users = dataset.inter_feat[dataset.uid_field].numpy()
         first = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
@@ -83,7 +82,6 @@ class WindowLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Cut the windows of one epoch; see the class."""
-        self.epoch = epoch
         seed = self.config["seed"]
         first, last, start = self._cut(
             np.random.default_rng((seed, 0 if self.fixed_cuts else epoch))

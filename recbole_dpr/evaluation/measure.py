@@ -58,7 +58,7 @@ def measure(
     )
     if tuned:
         metrics["tuned"] = tuned
-    if steering:
+    if any(len(task.rows) for task in steering):  # none where all items have all values
         systems = prompted_systems(model, config, extra)
         metrics["delta_auc"] = delta_auc(
             systems, steering, model, config, split, prompts, test._sampler

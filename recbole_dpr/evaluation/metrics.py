@@ -218,7 +218,7 @@ class PromptCollector(Collector):
         if broken:
             raise DPRError(
                 f"{self.label} gave NaN scores to {broken} of {len(scores)} users: its training has "
-                "diverged; look for the loss in log.txt and lower the learning rate"
+                "diverged; look for the loss in the log of its run folder and lower the learning rate"
             )
         if not torch.equal(positive_u.cpu(), torch.arange(len(scores))):
             raise DPRError(

@@ -155,8 +155,10 @@ class Backbone(nn.Module):
 
     def _score_singly(self, interaction: Interaction) -> Tensor:
         # A catalogue times over the model's work: while nothing can change the answer, it is kept.
-        frozen = not any(weight.requires_grad for weight in self.model.parameters())
-        if not frozen or self.training or len(self._kept) > KEPT:
+        if self.training or any(weight.requires_grad for weight in self.model.parameters()):
+            self._kept.clear()
+            return score_singly(self.model, interaction)
+        if len(self._kept) > KEPT:
             self._kept.clear()
         users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
         keys = [

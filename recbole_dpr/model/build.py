@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read, reader_kind, states_layer
-from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
@@ -92,8 +90,3 @@ def build_dpr(
         vectors = item_vectors(encoder, item_text)
     model = DPR(config, dataset, encoder, vectors, names, Mentions(called))
     return model.to(config["device"])
-
-
-def build_plain(config: Any, dataset: Any) -> SequentialRecommender:
-    """A plain RecBole sequential model with fresh weights."""
-    return recbole_model(config, dataset).to(config["device"])

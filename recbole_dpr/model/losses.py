@@ -62,4 +62,7 @@ def catalogue_cross_entropy(users: Tensor, items: Tensor, targets: Tensor) -> Te
     """
     if not len(users):
         return users.sum() + 0 * items.sum()
-    return _CatalogueCrossEntropy.apply(users, items, targets)
+    # Mixed precision (`enable_amp`) hands over halves, in which a sum over a catalogue loses its small terms.
+    dtype = torch.promote_types(torch.promote_types(users.dtype, items.dtype), torch.float32)
+    with torch.autocast(users.device.type, enabled=False):
+        return _CatalogueCrossEntropy.apply(users.to(dtype), items.to(dtype), targets)

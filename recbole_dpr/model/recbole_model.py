@@ -23,7 +23,7 @@ VECTOR_SIZES = ("kg_embedding_size", "embedding_size")
 
 
 def recbole_model(config: Any, dataset: PromptDataset | Catalogue) -> SequentialRecommender:
-    """Build the backbone of a config, its first position vectors as long as ``position_range`` says.
+    """Build the backbone of a config, on its device, its first position vectors as long as ``position_range`` says.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def recbole_model(config: Any, dataset: PromptDataset | Catalogue) -> Sequential
     if config["position_range"] is not None and hasattr(model, "position_embedding"):
         nn.init.normal_(model.position_embedding.weight, std=config["position_range"])
     fuse_gelu(model)
-    return model
+    return model.to(config["device"])
 
 
 def fuse_gelu(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from threading import Lock
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dpr.data.catalogue import Catalogue
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone, complete
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories
@@ -86,7 +88,17 @@ class Ranker:
         """
         if self._steering is not None:
             return self._steering.vectors
-        return Backbone(self.model).item_vectors().detach()
+        if not self._backbone.size:
+            raise DPRError(
+                f"{type(self.model).__name__} ranks by no dot product: it has no item vectors"
+            )
+        return self._backbone.item_vectors().detach()
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        """A plain model, and how it makes user vectors."""
+        with self._lock:
+            return Backbone(self.model)
 
     @torch.inference_mode()
     def parts(self, ids: Ids, intents: Intents, strength: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,11 +129,12 @@ class Ranker:
     def _users(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
         """User vectors ``[B, d + s]``."""
         interaction = self._histories.interaction(ids)
+        if self._steering is not None and intents is not None:
+            with self._lock:
+                return self._steering.user_vectors(interaction, *intents, strength)
+        backbone, items = self._backbone, interaction[self.model.ITEM_SEQ]
         with self._lock:
-            if self._steering is None or intents is None:
-                sequence = (interaction[self.model.ITEM_SEQ], interaction[self.model.ITEM_SEQ_LEN])
-                return self.model(*sequence)
-            return self._steering.user_vectors(interaction, *intents, strength)
+            return backbone.user_vectors(items, interaction.interaction.get(self.model.USER_ID))
 
     @torch.inference_mode()
     def _rank(
@@ -152,14 +165,14 @@ class Ranker:
         """The k best that the index finds."""
         assert self.index is not None
         hidden = [set(known) if exclude_history else set() for known in ids]
-        users = self._users(ids, intents, strength)
+        users, vectors = self._users(ids, intents, strength), self.item_vectors()
         more = min(k + max(map(len, hidden)), len(self._tokens) - 1)
         rows = self.index.search(users.cpu().numpy(), more).tolist()
         best, scores = [], []
         for user, row, out in zip(users, rows, hidden, strict=True):
             kept = [item for item in row if item > 0 and item not in out][:k]
             best.append(kept)
-            scores.append((self.item_vectors()[kept] @ user).tolist())
+            scores.append((vectors[kept] @ user).tolist())
         return self._named(best, scores)
 
     def _named(self, rows: list[list[int]], scores: list[list[float]]) -> Found:

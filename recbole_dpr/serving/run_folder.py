@@ -13,7 +13,8 @@ from recbole_dpr import compat
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import CONFIG_FILE, properties_dir, read_run_options, read_yaml
-from recbole_dpr.model.build import build_dpr, build_plain, make_encoder
+from recbole_dpr.model.build import build_dpr, make_encoder
+from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.naming import resolve_model
 from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
 
@@ -97,7 +98,7 @@ def load_model(
             encoder = make_encoder(options, serving=True)
             built = build_dpr(options, catalogue, catalogue.called, None, encoder)
         else:
-            built = build_plain(options, catalogue)
+            built = recbole_model(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
         reason = error if isinstance(error, DPRError) else f"{type(error).__name__}: {error}"
         raise DPRError(
@@ -136,7 +137,7 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
             about |= {
                 f"{task}": f"NDCG@10 {tasks[task][name]['ndcg@10']:.4f}"
                 for task in tasks
-                if name in tasks[task]
+                if "ndcg@10" in tasks[task].get(name, {})  # else no users, or another topk
             }
         except (ValueError, KeyError, TypeError, AttributeError):
             about["metrics"] = f"{METRICS_FILE} is damaged"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 Weights = dict[str, Tensor]
 
@@ -21,12 +23,22 @@ def copy_of_weights(model: nn.Module) -> Weights:
     return {name: weight.detach().clone() for name, weight in trained_weights(model).items()}
 
 
+def running_statistics(model: nn.Module) -> Weights:
+    """A copy of what batch normalisation has seen: training moves it, too, but by no gradient."""
+    return {
+        f"{prefix}.{name}": buffer.clone()
+        for prefix, module in model.named_modules()
+        if isinstance(module, _NormBase)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+
+
 @torch.no_grad()
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Set those parameters of a model that `weights` names."""
-    for name, parameter in model.named_parameters():
+    """Set those parameters and buffers of a model that `weights` names."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if name in weights:
-            parameter.copy_(weights[name])
+            tensor.copy_(weights[name])
 
 
 class RunningAverage:

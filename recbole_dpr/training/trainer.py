@@ -19,7 +19,12 @@ from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_m
 from recbole_dpr.model.backbone import Backbone, seat_new_users
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.training import checkpoint
-from recbole_dpr.training.averaging import RunningAverage, copy_of_weights, put_weights
+from recbole_dpr.training.averaging import (
+    RunningAverage,
+    copy_of_weights,
+    put_weights,
+    running_statistics,
+)
 from recbole_dpr.training.stages import (
     Stage,
     alignment_stage,
@@ -165,7 +170,7 @@ class DPRTrainer(Trainer):
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
         if goes_on:
-            self._best = copy_of_weights(self.model)
+            self._best = copy_of_weights(self.model) | running_statistics(self.model)
         self._average = RunningAverage(self.model, stage.options.averaging)
         self.optimizer = self._build_optimizer(
             params=stage.parameters,
@@ -258,7 +263,7 @@ class DPRTrainer(Trainer):
             assert stage is not None
             raise DPRError(
                 f"the loss is NaN in stage {stage.number} ({stage.title}), epoch {self._epoch}, step "
-                f"{self._step}: lower --stage{stage.number}_learning_rate or set clip_grad_norm"
+                f"{self._step}: lower --stage{stage.number or 1}_learning_rate or set clip_grad_norm"
             )
 
     # Validation
@@ -305,7 +310,7 @@ class DPRTrainer(Trainer):
                 self.best_valid_score, self.best_valid_result = value, result
         self.cur_step = 0 if improved else self.cur_step + 1
         if improved:
-            self._best = copy_of_weights(self.model)
+            self._best = copy_of_weights(self.model) | running_statistics(self.model)
         return improved
 
     def _report(
@@ -381,7 +386,8 @@ class DPRTrainer(Trainer):
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self._best = checkpoint.without_prefix("best.", tensors)
-        self._average.weights = checkpoint.without_prefix("average.", tensors)
+        average = checkpoint.without_prefix("average.", tensors)
+        self._average.weights = {name: w.to(self.device) for name, w in average.items()}
         self.best_valid_score = about["best_valid_score"]
         self.best_valid_result = about["best_valid_result"]
         self.cur_step = about["cur_step"]

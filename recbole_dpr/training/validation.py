@@ -83,6 +83,8 @@ def validate_prompted(
     single: Result = {}
     together: dict[str, list[float]] = {}
     for task in training.tasks:
+        if not len(task.rows):  # such as rejections, where the items have one value
+            continue
         asked = valid_data._dataset.with_prompts(task.rows, task.prompt_ids)
         loader = FullSortEvalDataLoader(valid_data.config, asked, valid_data._sampler)
         for name, value in evaluate(loader).items():

@@ -295,6 +295,11 @@ def test_a_wrong_entry_is_named(content, message):
     assert "small.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_value_of_two_columns_is_named():
+    with pytest.raises(DPRError, match="'A' stands in two of the prompt_fields"):
+        small(values=["A", "B", "A"])
+
+
 def test_a_value_needs_letters():
     with pytest.raises(DPRError, match="names, '_'"):
         small(values=["A", "_"])

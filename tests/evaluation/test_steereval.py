@@ -10,7 +10,7 @@ from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.evaluation.steereval import auc, delta_auc, steering_tasks, value_names
 from recbole_dpr.evaluation.systems import backbone, filter_
-from recbole_dpr.model.build import build_plain
+from recbole_dpr.model.recbole_model import recbole_model
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def world(tiny_config):
     phrasebook = Phrasebook.load("generic", split.attributes.values)
     prompts = PromptTable(len(split.attributes))
     tasks = steering_tasks(split, phrasebook, prompts, 5, 6)
-    return config, data, build_plain(config, data.train), tasks, prompts
+    return config, data, recbole_model(config, data.train), tasks, prompts
 
 
 def test_every_value_is_asked_of_the_same_users(world):

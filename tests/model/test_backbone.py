@@ -179,3 +179,17 @@ def test_a_model_without_user_vectors_stays_as_it_is(tiny_config, name):
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
     seat_new_users(model)
     assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
+
+
+def test_scores_that_are_kept_are_those_of_the_weights(tiny_config):
+    backbone = Backbone(build(tiny_config, "DIN"))
+    batch = load_data(tiny_config("DIN")).train[:3]
+    with torch.no_grad():
+        before = backbone.scores(batch)
+        next(iter(backbone.model.dnn_predict_layers.parameters())).add_(1.0)
+        after = backbone.scores(batch)
+        backbone.requires_grad_(False)
+        assert not torch.equal(before, after)
+        assert torch.equal(backbone.scores(batch), after) and torch.equal(
+            backbone.scores(batch), after
+        )

@@ -46,3 +46,15 @@ def test_no_target_is_a_loss_of_zero_with_gradients():
     loss = catalogue_cross_entropy(users, items, torch.zeros(0, dtype=torch.long))
     loss.backward()
     assert loss.item() == 0 and not items.grad.any()
+
+
+def test_halves_are_summed_in_full_precision():
+    torch.manual_seed(0)
+    users, items, targets = torch.randn(50, 8), torch.randn(3000, 8), torch.randint(3000, (50,))
+    wanted = cross_entropy(users @ items.T, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = catalogue_cross_entropy(users, items, targets)
+        of_halves = catalogue_cross_entropy(users.bfloat16(), items, targets)
+    assert loss.dtype == of_halves.dtype == torch.float32
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(of_halves, wanted, atol=0.02, rtol=0)

@@ -275,3 +275,26 @@ def test_a_plain_model_that_wants_a_user_is_served_with_nobody(tiny_options):
     result = recbole_dpr.run_recbole_dpr("Caser", "tiny", config_dict=tiny_options)
     ((first, *rest),) = recbole_dpr.load(result["run_dir"]).recommend([["i0", "i1"]], [None], k=5)
     assert len({first, *rest}) == 5 and first[1] >= rest[-1][1]
+
+
+@pytest.mark.parametrize("model", ["HGN", "BERT4Rec", "NextItNet"])
+def test_vectors_of_a_plain_model_rank_as_it_does(tiny_options, model):
+    """Their `forward` takes users, or items alone, or masks the last item: not all models take (items, lengths)."""
+    options = tiny_options | {"train_batch_size": 64}
+    recommender = recbole_dpr.load(
+        recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=options)["run_dir"]
+    )
+    ids, _ = recommender._histories.known([HISTORY, HISTORY[:1]], 2, True)
+    users = torch.from_numpy(recommender.user_vectors([HISTORY, HISTORY[:1]], [None, None]))
+    found = users @ torch.from_numpy(recommender.item_vectors()).T
+    torch.testing.assert_close(
+        found, recommender._ranker._scores(ids, None, 1.0), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_plain_model_without_vectors_says_so(tiny_options):
+    recommender = recbole_dpr.load(
+        recbole_dpr.run_recbole_dpr("FPMC", "tiny", config_dict=tiny_options)["run_dir"]
+    )
+    with pytest.raises(DPRError, match="FPMC ranks by no dot product"):
+        recommender.item_vectors()

@@ -15,6 +15,7 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.quick_start import build_model, load_data, prompted_training
 from recbole_dpr.training import checkpoint
+from recbole_dpr.training.averaging import copy_of_weights, put_weights, running_statistics
 from recbole_dpr.training.stages import alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
@@ -257,3 +258,25 @@ def test_a_trained_reader_learns_to_read(options):
     history = json.loads(Path(result["run_dir"], "training.json").read_text())
     losses = [row["loss"] for row in history if row["stage"] == 2]
     assert losses[-1] < losses[0] / 2
+
+
+def test_the_best_weights_hold_what_batch_normalisation_had_seen():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    model(torch.randn(8, 2))
+    best = copy_of_weights(model) | running_statistics(model)
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model(torch.randn(8, 2) + 5)
+    assert not equal(model.state_dict(), kept)
+    put_weights(model, best)
+    assert equal(dict(model.state_dict()), kept)
+
+
+def test_a_task_that_nobody_can_be_asked_is_left_out(options, data_path):
+    """No item lacks the only value, so that nothing can be rejected and no value be raised."""
+    file = data_path / "tiny" / "tiny.item"
+    head, *lines = file.read_text().splitlines()
+    rows = ["\t".join([*line.split("\t")[:2], "red"]) for line in lines]
+    file.write_text("\n".join([head, *rows]) + "\n")
+    result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | {"delta_auc_users": 5})
+    assert result["tasks"]["positive"]["DPR"]["satisfied@10"] == 1
+    assert "negative_ndcg@10" not in result["best_valid_result"]

@@ -1,0 +1,31 @@
+"""What stage 2 learns from: the catalogue, and made prompts for a reader that is trained."""
+
+import torch
+
+from recbole_dpr.data.alignment import STEPS, AlignmentLoader
+from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.prompts import PromptTable
+
+
+class Letters:
+    """Stands for the encoder, and for the names that it finds: none."""
+
+    def token_states(self, texts):
+        mask = torch.tensor([[i < len(text) for i in range(9)] for text in texts])
+        return torch.rand(len(texts), 9, 2), mask
+
+    def owners(self, texts, encoder):
+        return torch.full((len(texts), 9), -1)
+
+
+def test_fewer_prompts_than_steps_come_again():
+    table = PromptTable(3)
+    for value, text in enumerate(("one", "two", "three")):
+        table.add(text, Intent((value,)))
+    loader = AlignmentLoader(11, 4, 0, table, Letters(), Letters())
+    batches = list(loader)
+    assert len(batches) == len(loader) >= STEPS
+    asked = [len(batch.prompts[0]) for batch in batches]
+    assert min(asked) >= 1 and sum(asked) < len(batches) + 3
+    seen = torch.cat([batch.prompts[3] for batch in batches]).sum(dim=0)
+    assert seen.max() - seen.min() <= 1
