@@ -86,7 +86,8 @@ def _option_list(folder: Path) -> str:
     lines = [
         "options, given as --OPTION=VALUE, and their defaults. Besides these, every option of",
         "RecBole and of the backbone works under its RecBole name: --epochs=10 (an upper limit for",
-        "all three stages), --seed=1, --hidden_size=128. Data sets bring defaults of their own.",
+        "all three stages), --seed=1, --hidden_size=128; where a stage has an option of its own, that",
+        "counts. Data sets bring defaults of their own.",
         f"(The files: {folder})",
         "",
     ]

@@ -91,6 +91,11 @@ def _check_protocol(options: Mapping[str, Any]) -> None:
                 f"eval_args: {name} must be {fixed!r}, not {value!r}: the figures of the steering "
                 "tasks are defined for that protocol only"
             )
+    if options["benchmark_filename"]:
+        raise DPRError(
+            "benchmark_filename is not supported: the steering tasks need the histories of one data set, "
+            "split here; leave it out"
+        )
     if not options["repeatable"]:
         raise DPRError("repeatable must be True for sequential models")
 

@@ -10,6 +10,7 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ DERIVED = (
     "REORDER_ITEM_SEQ",
     *SCRIPT_FLAGS,
 )
+
+
+# What a stage goes by where its own option (`stage1_epochs`) is None.
+FALLBACKS = {
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "patience": "stopping_step",
+    "valid_metric": "valid_metric",
+    "batch_size": "train_batch_size",
+}
 
 
 @dataclass(frozen=True)
@@ -181,15 +192,8 @@ class DPRConfig(Config):
 
         None falls back to RecBole's option; RecBole's `epochs` limits every stage.
         """
-        names = {
-            "epochs": "epochs",
-            "learning_rate": "learning_rate",
-            "patience": "stopping_step",
-            "valid_metric": "valid_metric",
-            "batch_size": "train_batch_size",
-        }
         values = {}
-        for name, fallback in names.items():
+        for name, fallback in FALLBACKS.items():
             own = self[f"stage{number}_{name}"]
             values[name] = self[fallback] if own is None else own
         values["epochs"] = min(values["epochs"], self["epochs"])
@@ -211,6 +215,9 @@ class DPRConfig(Config):
         options["data_path"] = str(root.resolve() if (root / self.dataset).is_dir() else root)
         for name in ("backbone_checkpoint", "checkpoint"):
             options[name] = options[name] and str(Path(options[name]).resolve())
+        for name in ("text_encoder", "rerank_model", "phrasebook"):  # a name, or a path
+            if options[name] and Path(options[name]).exists() and os.sep in options[name]:
+                options[name] = str(Path(options[name]).resolve())
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
         head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"
@@ -287,7 +294,9 @@ class DPRConfig(Config):
         self.external_config_dict = self._layers.checked(
             options, self._resolved.default_options, self.internal_config_dict, self.model
         )
-        return {**self.internal_config_dict, **self.external_config_dict}
+        final = {**self.internal_config_dict, **self.external_config_dict}
+        _warn_overruled(self.external_config_dict, final, self._resolved.promptable)
+        return final
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict
@@ -311,6 +320,24 @@ class DPRConfig(Config):
         super()._init_device()
 
 
+def _warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: bool) -> None:
+    """Say where an option of RecBole's was given and the stages have one of their own."""
+    for name, fallback in FALLBACKS.items():
+        own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]
+        kept = [f"{option}={final[option]}" for option in own if final[option] is not None]
+        # `epochs` limits every stage; given beside the stages' own, both are meant.
+        if fallback == "epochs" or fallback not in given or given.keys() & {*own} or not kept:
+            continue
+        prefixes = ", except for batches of prefixes" if fallback == "train_batch_size" else ""
+        getLogger().warning(
+            "%s=%s is overruled by %s%s: set these",
+            fallback,
+            given[fallback],
+            ", ".join(kept),
+            prefixes,
+        )
+
+
 def _with_needed_columns(options: dict[str, Any]) -> dict[str, Any] | None:
     """`load_col` with the columns that the split, prompts, attributes, texts and the model need."""
     load_col = options["load_col"]
@@ -324,6 +351,8 @@ def _with_needed_columns(options: dict[str, Any]) -> dict[str, Any] | None:
         "inter": [*ids, options["TIME_FIELD"], options["PROMPT_ID_FIELD"]],
         "item": [c for c in columns if c],
     }
+    for names in needed.values():  # RecBole takes of a file what it has
+        names += options.get("val_interval") or []
     load_col = dict(load_col)
     if options.get("preload_weight"):  # GRU4RecKG and KSR
         for suffix in ("kg", "link", *(options.get("additional_feat_suffix") or [])):

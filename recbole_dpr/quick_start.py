@@ -242,6 +242,11 @@ def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
     backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
     getLogger().info(backbone.why)
     if backbone.causal:
+        if config["loss_type"] == "BPR":
+            raise DPRError(
+                "loss_type=BPR is not for windows, which are trained with the cross entropy over the whole "
+                "catalogue; leave loss_type out"
+            )
         return WindowLoader(config, data.train, config.stage(1).batch_size)
     return PrefixLoader(config, data.train, data.train_sampler, config.stage(1).prefixes)
 

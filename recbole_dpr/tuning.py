@@ -20,7 +20,7 @@ KINDS = ("choice", *RANGES)
 
 
 def read_space(path: str | Path) -> dict[str, dict[str, list[Any]]]:
-    """Read RecBole's file of ranges: lines such as ``learning_rate choice [0.001,0.003]``.
+    """Read RecBole's file of ranges: lines such as ``stage3_learning_rate choice [0.001,0.003]``.
 
     RecBole passes the choices to ``eval`` and leaves out lines that it does not understand; here
     they are plain yaml, and such a line is an error.

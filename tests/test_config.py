@@ -478,3 +478,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         config("--epochs=3").to_yaml(path)
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "says"),
+    [
+        (
+            "DPR-SASRec",
+            ["--learning_rate=0.1"],
+            "learning_rate=0.1 is overruled by stage1_learning_rate=0.003, stage2",
+        ),
+        (
+            "SASRec",
+            ["--train_batch_size=9"],
+            "train_batch_size=9 is overruled by stage1_batch_size=64, except for",
+        ),
+        ("SASRec", ["--learning_rate=0.1", "--stage1_learning_rate=0.2"], ""),
+        ("SASRec", ["--epochs=3"], ""),
+    ],
+)
+def test_options_that_stages_overrule_are_named(caplog, model, given, says):
+    DPRConfig(model, "ml-100k", command_line=given)
+    assert says in caplog.text
+    assert ("overruled" in caplog.text) == bool(says)

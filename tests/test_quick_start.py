@@ -89,3 +89,18 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tiny_config):
 def test_a_new_run_does_not_take_resume_for_an_option(tiny_options):
     with pytest.raises(DPRError, match="use run_recbole_dpr"):
         run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options | {"resume": "somewhere"})
+
+
+def test_a_metric_that_is_asked_for_is_reported(tiny_options):
+    options = tiny_options | {"metrics": ["NDCG", "MAP"], "valid_metric": "MAP@10"}
+    result = run_recbole_dpr("SASRec", "tiny", config_dict=options)
+    assert result["test_result"]["map@10"] == pytest.approx(result["test_result"]["mrr@10"])
+
+
+def test_a_loss_that_windows_do_not_have_is_refused(tiny_options):
+    options = tiny_options | {
+        "loss_type": "BPR",
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
+    }
+    with pytest.raises(DPRError, match="loss_type=BPR is not for windows"):
+        run_recbole_dpr("SASRec", "tiny", config_dict=options)

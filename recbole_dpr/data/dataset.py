@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -20,6 +21,14 @@ from recbole_dpr.data.logged import SUFFIX, PromptFile
 from recbole_dpr.errors import DPRError
 
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
+# Options that name columns of the .inter file, and the types that these must have.
+TYPES = {
+    "USER_ID_FIELD": "token",
+    "ITEM_ID_FIELD": "token",
+    "TIME_FIELD": "float",
+    "PROMPT_ID_FIELD": "token",
+}
+QUOTES = "take away double quotes at the beginning of its cells"
 LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
 
 
@@ -72,13 +81,41 @@ class PromptDataset(SequentialDataset):
         if not os.path.isfile(path):
             raise DPRError(f"there is no file {path}; a data set needs its interactions there")
         with open(path, encoding=self.config["encoding"] or "utf-8") as file:
-            columns = [c.split(":")[0] for c in file.readline().strip().split(self._separator)]
-        for option in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if self.config[option] not in columns:
+            head = file.readline().strip().split(self._separator)
+        types = {name: kind for name, _, kind in (column.partition(":") for column in head)}
+        for option, wanted in TYPES.items():
+            name = self.config[option]
+            if name not in types and option != "PROMPT_ID_FIELD":
                 raise DPRError(
-                    f"{path} has no column {self.config[option]!r} ({option}); it has {columns}: "
-                    f"set --{option}=..."
+                    f"{path} has no column {name!r} ({option}); it has {[*types]}: set --{option}=..."
                 )
+            if types.get(name, wanted) != wanted:
+                raise DPRError(
+                    f"{path}: {name}:{types[name]} ({option}) must be {name}:{wanted}"
+                    + "; times are numbers that grow" * (option == "TIME_FIELD")
+                )
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """As RecBole's, which reads cells that begin with a double quote as quoted, over the ends of lines."""
+        try:
+            table = super()._load_feat(filepath, source)
+        except pd.errors.ParserError as error:
+            raise DPRError(f"{filepath} cannot be read ({error}): {QUOTES}") from error
+        if table is not None:
+            with open(filepath, encoding=self.config["encoding"] or "utf-8") as file:
+                lines = sum(not line.isspace() for line in file) - 1
+            if len(table) < lines:
+                raise DPRError(f"{filepath}: {lines} lines became {len(table)} rows; {QUOTES}")
+        return table
+
+    def _filter_inter_by_user_or_item(self) -> None:
+        before = len(self.inter_feat)
+        super()._filter_inter_by_user_or_item()
+        if len(self.inter_feat) < before:
+            self.logger.warning(
+                f"{before - len(self.inter_feat)} of {before} interactions are left out, because their item (or user) has no row "
+                f"in {self.dataset_name}.item (or .user); --filter_inter_by_user_or_item=False keeps them"
+            )
 
     @property
     def _separator(self) -> str:
@@ -90,7 +127,8 @@ class PromptDataset(SequentialDataset):
         self.item_text = self._item_strings(self.config["item_text_fields"])
         title = self.config["title_field"]
         tokens = [str(token) for token in self.field2id_token[self.iid_field]]
-        self.titles = self._item_strings([title]) if title else tokens
+        found = self._item_strings([title]) if title else tokens
+        self.titles = [title or token for title, token in zip(found, tokens, strict=True)]
         self.logged = self._logged_prompts()
         without = int((~self.attributes.matrix[1:].any(dim=1)).sum())
         blank = sum(not text for text in self.item_text[1:])

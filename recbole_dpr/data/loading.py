@@ -89,8 +89,14 @@ def load_data(config: Any) -> Splits:
     DPRError
         If the files or columns are missing, or there is nothing to evaluate on.
     """
-    dataset = dataset_class(config)(config)
-    splits = dataset.build()
+    try:
+        dataset = dataset_class(config)(config)
+        splits = dataset.build()
+    except (
+        ValueError,
+        NotImplementedError,
+    ) as error:  # how RecBole says that options do not go together
+        raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
     for name, split in zip(("validation", "test"), splits[1:], strict=True):
         if not len(split):
             raise DPRError(

@@ -95,6 +95,9 @@ class PhraseFile:
         noun = {"one": "item", "many": "items"}
         noun |= self._texts(self._mapping(self._sections.get("noun"), "noun", noun), "noun")
         known = self._mapping(self._sections.get("names"), "names", None)
+        for key in known:
+            if not isinstance(key, str):
+                self._fail(f"names: {key!r} is no text; put it in quotes")
         names: list[Name] = []
         synonyms: dict[str, list[list[Name]]] = {phrases: [] for phrases in PHRASES}
         owners: dict[str, int] = {}

@@ -99,7 +99,8 @@ def prompted_tasks(
                 ids.append(prompts.add(phrasebook.prompt(intent, phrases, rng), intent))
             habit = wanted if kind != "negative" else unwanted
             share = counts[rows, habit[rows]] / length[rows]
-            on_habit = share >= share.median() if len(share) else share.bool()
+            # Where most share nothing, as with thousands of brands, those who do are on habit.
+            on_habit = (share >= share.median()) & (share > 0) if len(share) else share.bool()
             left_out = int(asked.sum()) - len(rows)
             tasks.append(PromptedTask(kind, phrases, rows, torch.tensor(ids), left_out, on_habit))
     return tasks

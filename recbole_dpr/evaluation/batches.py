@@ -13,6 +13,7 @@ from tqdm import tqdm
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
 from recbole_dpr.model.backbone import score_singly
+from recbole_dpr.model.ways import Scores, way_of
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -50,14 +51,16 @@ def prompted_batch(
     """
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
+    scores = _backbone_scores(model, interaction)
     return PromptedBatch(
-        backbone=_backbone_scores(model, interaction),
+        backbone=scores,
         include=prompts.include[ids],
         exclude=prompts.exclude[ids],
         attributes=dataset.attributes,
         interaction=interaction,
         prompt_ids=ids,
         history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
+        logits=_logits(model, scores),
     )
 
 
@@ -80,6 +83,13 @@ def _backbone_scores(model: Any, interaction: Any) -> Tensor:
                 "full_sort_predict nor predict): choose another backbone, such as SASRec or GRU4Rec"
             ) from None
     return _rows(scores, interaction)
+
+
+def _logits(model: Any, scores: Tensor) -> Tensor:
+    """Scores on the scale of a softmax: some models rank by probabilities."""
+    backbone = getattr(model, "backbone", None)
+    way = way_of(type(model if backbone is None else backbone.model))
+    return way.logits(scores) if isinstance(way, Scores) else scores
 
 
 def _rows(scores: Tensor, interaction: Any) -> Tensor:

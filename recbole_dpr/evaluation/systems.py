@@ -42,6 +42,8 @@ class PromptedBatch:
         Ids of the `PromptTable` that the tasks were drawn with; 0 is none.
     history : LongTensor ``[batch, L]``, optional
         Items, oldest first, zeros behind them.
+    logits : Tensor ``[batch, n_items]``, optional
+        The backbone's scores as logits, in the same order but for ties; None: they are logits.
     """
 
     backbone: Tensor
@@ -51,9 +53,11 @@ class PromptedBatch:
     interaction: Interaction | None = None
     prompt_ids: Tensor | None = None
     history: Tensor | None = None
+    logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.backbone = hide_padding(self.backbone)
+        self.logits = self.backbone if self.logits is None else hide_padding(self.logits)
 
     @cached_property
     def allowed(self) -> Tensor:
@@ -157,19 +161,16 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     """Filter by log P(item) - log(number of the item's values), where something is wanted.
 
     When the wanted value is drawn uniformly from the target's values, this is the best ranking that
-    a perfect backbone allows (Bayes: P(item | value) ~ P(item) / number of values). The number counts
-    values in the fields of the wanted ones. Without a wanted value it equals `filter_`.
+    a perfect backbone allows (Bayes: P(item | value) ~ P(item) / number of values), those of all fields that
+    prompts may ask for. Without a wanted value it equals `filter_`.
     """
-    if not batch.include.any():
+    wants = batch.include.any(dim=1)
+    if not wants.any():
         return filter_(batch)
-    attributes = batch.attributes
-    names = sorted(set(attributes.fields))
-    field_of_value = torch.tensor([[f == name for name in names] for f in attributes.fields])
-    per_field = attributes.matrix.cpu().float() @ field_of_value.float()
-    wanted = (batch.include.cpu().float() @ field_of_value.float()) > 0
-    count = (wanted.float() @ per_field.T).clamp(min=1).to(batch.backbone.device)
+    count = batch.attributes.matrix.sum(dim=1).clamp(min=1).double().log()
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
-    calibrated = batch.backbone.double() - count.double().log()
+    assert batch.logits is not None
+    calibrated = batch.logits.double() - (wants[:, None] * count).to(batch.logits.device)
     return lift(dense_ranks(calibrated), batch.allowed)
 
 

@@ -108,7 +108,8 @@ def added(batch: PromptedBatch, cosine: Tensor, weight: Tensor | float) -> Tenso
     long their vectors are, where one weight and one grid of weights must serve all. The cosine has
     the same scale everywhere.
     """
-    own = batch.backbone[:, 1:].double()
+    assert batch.logits is not None
+    own = batch.logits[:, 1:].double()
     spread, mean = torch.std_mean(own, dim=1, keepdim=True)
     standard = (own - mean) / spread.clamp(min=torch.finfo(torch.float32).tiny)
     return hide_padding(torch.cat([standard[:, :1], standard + weight * cosine[:, 1:]], dim=1))

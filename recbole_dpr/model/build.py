@@ -30,6 +30,7 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
         config["text_max_length"],
         config["text_precision"],
         layer,
+        config["prompt_max_length"],
     )
 
 

@@ -86,6 +86,8 @@ class PromptReader(nn.Module):
             surest = match.masked_fill(~own, -1.0).amax(dim=-1, keepdim=True)
             match = match + own * (self.spelled - surest).clamp(min=0)
             hidden = hidden | ((owners[:, None] >= 0) & ~own)
+            # An encoder without special tokens leaves nothing to a value beside a text that is another's name.
+            hidden = hidden.where(~hidden.all(dim=-1, keepdim=True), ~mask[:, None])
         match = match.masked_fill(hidden, -1.0)
         weight = (match * self.sharpness).masked_fill(hidden, -torch.inf).softmax(dim=-1)
         found = weight @ content

@@ -51,18 +51,21 @@ class BertEncoder(TextEncoder):
         return json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_file(str(self._folder / TOKENIZER))
-        longest = self._config["max_position_embeddings"]
-        tokenizer.enable_truncation(min(self.max_length, longest))
-        tokenizer.no_padding()
-        return tokenizer
+    def _tokenizers(self) -> dict[int, Tokenizer]:
+        """By the tokens that they read at most."""
+        made = {}
+        for limit in {self.max_length, self.states_length}:
+            made[limit] = Tokenizer.from_file(str(self._folder / TOKENIZER))
+            made[limit].enable_truncation(min(limit, self._config["max_position_embeddings"]))
+            made[limit].no_padding()
+        return made
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizers[limit].encode_batch(texts)]
 
     def _places(self, texts: list[str]) -> list[list[tuple[int, int]]]:
-        return [encoding.offsets for encoding in self._tokenizer.encode_batch(texts)]
+        tokenizer = self._tokenizers[self.states_length]
+        return [encoding.offsets for encoding in tokenizer.encode_batch(texts)]
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:

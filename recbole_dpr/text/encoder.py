@@ -47,7 +47,9 @@ class TextEncoder:
         whole *list* of texts: so no result depends on what else was encoded before, and a second
         run gets, bit for bit, what the first one computed.
     max_length : int
-        Tokens per text, special tokens included; what is longer is cut.
+        Tokens per text of `vectors`, special tokens included; what is longer is cut.
+    states_length : int, optional
+        The same for `token_states`; None is `max_length`.
     precision : str
         "float32" or "bfloat16": the arithmetic of the model. Results are float32 either way.
     states_layer : int or None
@@ -74,14 +76,16 @@ class TextEncoder:
         max_length: int = 64,
         precision: str = "float32",
         states_layer: int | None = None,
+        states_length: int | None = None,
     ) -> None:
-        if precision not in PRECISIONS or batch_size < 1 or max_length < 3:
+        states_length = max_length if states_length is None else states_length
+        if precision not in PRECISIONS or batch_size < 1 or min(max_length, states_length) < 3:
             known = " or ".join(PRECISIONS)
             raise DPRError(f"need precision {known}, batch_size >= 1 and max_length >= 3")
         self.name = name or BUNDLED
         self.batch_size = batch_size
         self.device = torch.device(device)
-        self.max_length = max_length
+        self.max_length, self.states_length = max_length, states_length
         self.precision = precision
         self.states_layer = states_layer
         self._folder = find_encoder(name)
@@ -130,7 +134,7 @@ class TextEncoder:
         kind = "states" if layer is None else f"states{layer}"
         encode = partial(self._encode, kind)
         if layer == 0:  # to look up embeddings takes no longer than to read a file
-            rows, lengths = encode([self._clean(text) for text in texts])
+            rows, lengths = encode([self._clean(text, kind) for text in texts])
         else:
             rows, lengths = self.kept(kind, texts, encode)
         longest = int(lengths.max()) if len(lengths) else 0
@@ -149,7 +153,7 @@ class TextEncoder:
         places : list of list of (int, int)
             All (0, 0) if the tokenizer does not tell.
         """
-        cleaned = [self._clean(text) for text in texts]
+        cleaned = [self._clean(text, "states") for text in texts]
         return cleaned, self._places(cleaned) if cleaned else []
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
@@ -172,10 +176,10 @@ class TextEncoder:
         DPRError
             If one of them is no text.
         """
-        cleaned = [self._clean(text) for text in texts]
+        cleaned = [self._clean(text, kind) for text in texts]
         if self._cache_dir is None or not cleaned:
             return make(cleaned)
-        content = json.dumps([self.version, kind, self.max_length, self.precision, cleaned])
+        content = json.dumps([self.version, kind, self._limit(kind), self.precision, cleaned])
         key = hashlib.sha256(content.encode()).hexdigest()
         path = self._cache_dir / f"{kind}-{key[:32]}.safetensors"
         found = cache.read(path)
@@ -200,21 +204,26 @@ class TextEncoder:
             model = model.get_encoder()
         return tokenizer, model.requires_grad_(False).eval().to(self.device)
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+    def _limit(self, kind: str) -> int:
+        """Tokens that are read of a text; what is not made into a vector is read token by token."""
+        return self.max_length if kind == "vectors" else self.states_length
+
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
         tokenizer, _ = self._loaded
-        tokens = self._tokenized(texts)["input_ids"]
+        tokens = self._tokenized(texts, limit)["input_ids"]
         # A decoder adds no special tokens, so that an empty text would have no state at all.
         return [ids or [tokenizer.eos_token_id or 0] for ids in tokens]
 
     def _places(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         if not self._loaded[0].is_fast:
-            return [[(0, 0)] * len(ids) for ids in self._tokenize(texts)]
-        places = self._tokenized(texts, return_offsets_mapping=True)["offset_mapping"]
+            return [[(0, 0)] * len(ids) for ids in self._tokenize(texts, self.states_length)]
+        told = self._tokenized(texts, self.states_length, return_offsets_mapping=True)
+        places = told["offset_mapping"]
         return [row or [(0, 0)] for row in places]
 
-    def _tokenized(self, texts: list[str], **asked: bool) -> Any:
+    def _tokenized(self, texts: list[str], limit: int, **asked: bool) -> Any:
         tokenizer, _ = self._loaded
-        length = min(self.max_length, tokenizer.model_max_length)
+        length = min(limit, tokenizer.model_max_length)
         return tokenizer(texts, truncation=True, max_length=length, verbose=False, **asked)
 
     def _encode(self, kind: str, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -222,7 +231,7 @@ class TextEncoder:
         if not texts:
             return torch.empty(0, self.dim), torch.empty(0, dtype=torch.long)
         unique = list(dict.fromkeys(texts))
-        tokens = self._tokenize(unique)
+        tokens = self._tokenize(unique, self._limit(kind))
         order = sorted(range(len(unique)), key=lambda i: len(tokens[i]), reverse=True)
         found: dict[str, Tensor] = {}
         for begin in range(0, len(order), self.batch_size):
@@ -255,11 +264,13 @@ class TextEncoder:
         states = states.cpu()
         return [states[row, : len(text)] for row, text in enumerate(tokens)]
 
-    def _clean(self, text: str) -> str:
+    def _clean(self, text: str, kind: str) -> str:
         if not isinstance(text, str):
             raise DPRError(f"a text to encode must be a str, not {type(text).__name__}: {text!r}")
         # Cut here, because the tokenizer reads a text to its end before it truncates.
-        return " ".join(UNREADABLE.sub(" ", text).split())[: CHARACTERS_PER_TOKEN * self.max_length]
+        return " ".join(UNREADABLE.sub(" ", text).split())[
+            : CHARACTERS_PER_TOKEN * self._limit(kind)
+        ]
 
 
 def item_vectors(encoder: TextEncoder, item_text: Sequence[str]) -> Tensor:

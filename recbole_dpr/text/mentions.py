@@ -33,8 +33,13 @@ class Mentions:
     def __init__(self, called: Sequence[Sequence[str]]) -> None:
         self._owners: dict[Words, int] = {}
         spelled = [(_words(name), value) for value, names in enumerate(called) for name in names]
-        for words, value in spelled:
-            self._owners.setdefault(words, value)
+        shared = {
+            words for words, value in spelled if self._owners.setdefault(words, value) != value
+        }
+        for (
+            words
+        ) in shared:  # "C", "C++" and "C#" are all the word "c", which names none of them for sure
+            self._owners[words] = NOBODY
         for words, value in spelled:  # a name as it is written goes before another's plural
             for number in _numbers(words):
                 self._owners.setdefault(number, value)
@@ -51,8 +56,8 @@ class Mentions:
         at = 0
         while at < len(words):
             for many in range(min(self._longest, len(words) - at), 0, -1):
-                value = self._owners.get(spelled[at : at + many])
-                if value is not None:
+                value = self._owners.get(spelled[at : at + many], NOBODY)
+                if value != NOBODY:
                     yield words[at].start(), words[at + many - 1].end(), value
                     at += many - 1
                     break

@@ -1,5 +1,6 @@
 """PromptDataset hands out what RecBole's SequentialDataset would, and says what is wrong with data."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,46 @@ def test_a_download_that_fails_says_what_to_do(tiny_config, monkeypatch):
     monkeypatch.setattr(SequentialDataset, "_download", refuse)
     with pytest.raises(DPRError, match=r"could not be downloaded \(no route to host\)"):
         load_data(config)
+
+
+def test_times_that_are_no_numbers_are_named(tiny_config, data_path):
+    file = data_path / "tiny" / "tiny.inter"
+    file.write_text(file.read_text().replace("timestamp:float", "timestamp:token"))
+    with pytest.raises(DPRError, match=r"timestamp:token \(TIME_FIELD\) must be timestamp:float"):
+        load_data(tiny_config())
+
+
+@pytest.mark.parametrize("cells", [('"Thing', 'The 7"'), ('"Weird" thing', "plain")])
+def test_quotes_that_join_lines_are_named(tiny_config, data_path, cells):
+    file = data_path / "tiny" / "tiny.item"
+    for number, cell in enumerate(cells):
+        file.write_text(file.read_text().replace(f"Thing number {number}\t", f"{cell}\t"))
+    with pytest.raises(DPRError, match=r"tiny\.item.* double quotes"):
+        load_data(tiny_config())
+
+
+def test_interactions_with_items_that_have_no_row_are_counted(tiny_config, data_path, caplog):
+    file = data_path / "tiny" / "tiny.item"
+    head, _, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([head, *rest]) + "\n")
+    load_data(tiny_config())
+    assert re.search(r"\d+ of 480 interactions are left out, because their item", caplog.text)
+
+
+def test_an_item_without_a_title_is_called_by_its_token(tiny_config, data_path):
+    file = data_path / "tiny" / "tiny.item"
+    file.write_text(file.read_text().replace("Thing number 3\t", "\t"))
+    data = load_data(tiny_config()).whole
+    assert data.titles[data.token2id("item_id", "i3")] == "i3"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"user_inter_num_interval": "[99,inf)"}, "cannot be read as the options say"),
+        ({"benchmark_filename": ["a", "b", "c"]}, "benchmark_filename is not supported"),
+    ],
+)
+def test_options_that_leave_nothing_are_named(tiny_config, options, says):
+    with pytest.raises(DPRError, match=says):
+        load_data(tiny_config(**options))

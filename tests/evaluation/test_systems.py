@@ -115,16 +115,24 @@ def test_calibrated_filter_ranks_by_probability_over_number_of_values():
 def test_calibrated_filter_is_the_posterior_of_a_perfect_backbone():
     """Draw target and prompt by the protocol: the ranking is that of P(target | prompt)."""
     probability = torch.tensor([0.31, 0.11, 0.32, 0.12, 0.14])
-    genres = MATRIX[1:, :3].float()
-    posterior = probability * genres[:, COMEDY] / genres.sum(dim=1)
+    values = MATRIX[1:].float()
+    posterior = probability * values[:, COMEDY] / values.sum(dim=1)
     expected = (posterior.argsort(descending=True)[:3] + 1).tolist()
     result = calibrated_filter(batch(probability.log().tolist(), include=[COMEDY]))
     assert ranking(result)[:3] == expected == [1, 5, 3]
 
 
-def test_calibration_counts_values_of_the_wanted_field_only():
-    # Item 1 has one genre and a decade, item 5 one genre: their order must stay.
-    assert ranking(calibrated_filter(batch((1.1, 0, 0, 0, 1.0), include=[COMEDY])))[:2] == [1, 5]
+def test_calibration_counts_the_values_of_all_fields():
+    # Item 1 has one genre and a decade, either of which could have been asked for; item 5 one genre alone.
+    assert ranking(calibrated_filter(batch((1.1, 0, 0, 0, 1.0), include=[COMEDY])))[:2] == [5, 1]
+
+
+def test_calibration_of_probabilities_is_that_of_their_logits():
+    probabilities = torch.tensor([[0.0, 0.05, 0.05, 0.45, 0.20, 0.25]])
+    given = batch(probabilities[0, 1:].tolist(), include=[WAR])
+    given.logits = probabilities.log()
+    assert ranking(calibrated_filter(given))[:2] == [4, 3]
+    assert ranking(filter_(given))[:2] == [3, 4]
 
 
 def test_calibration_does_not_depend_on_the_scale_of_the_softmax():

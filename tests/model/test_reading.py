@@ -24,7 +24,7 @@ SIDES = ("want", "reject", "neither")
 
 def reading(book):
     """The shipped reader over a phrasebook's values, from texts to intents."""
-    encoder = BertEncoder(max_length=64, states_layer=SHIPPED_STATES)
+    encoder = BertEncoder(states_layer=SHIPPED_STATES, states_length=256)
     reader = make_reader(encoder.vectors(book.readable), "shipped").eval()
     mentions = Mentions(book.called)
 
@@ -92,6 +92,17 @@ def test_nine_pairs_in_ten_are_told_apart(wrong):
 
 def test_most_sentences_of_the_pairs_are_read_right(wrong):
     assert len(wrong) / sum(side in pair for pair in PAIRS for side in SIDES) < 0.2, wrong
+
+
+def test_a_wish_at_the_end_of_a_long_story_is_heard(read):
+    story = (
+        "Hello there. I spent the whole day painting the fence in the garden with my neighbour, who told me about his "
+        "trip to Portugal and the food that they had there, and how the car broke down on the way back. We were both "
+        "tired, and then it started to rain, so that we sat down under the old tree and waited. Anyway."
+    )
+    assert read([story]) == [Intent()]
+    wished = Intent((GENRES.index("Comedy"),), (GENRES.index("Horror"),))
+    assert read([f"{story} Please give me a comedy, and no horror."]) == [wished]
 
 
 @pytest.fixture(scope="module")

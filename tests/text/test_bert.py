@@ -28,7 +28,7 @@ def test_states_and_vectors_equal_those_of_transformers(states_layer):
 
 def test_tokens_equal_those_of_transformers():
     slow, quick = TextEncoder(max_length=16), BertEncoder(max_length=16)
-    assert quick._tokenize(TEXTS) == slow._tokenize(TEXTS)
+    assert quick._tokenize(TEXTS, 16) == slow._tokenize(TEXTS, 16)
 
 
 def test_it_stands_in_for_a_plain_bert_only(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_dpr.errors import DPRError
+from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.encoder import TextEncoder
 from recbole_dpr.text.hub import find_encoder
 
@@ -108,6 +109,16 @@ def test_a_long_text_is_cut_at_max_length():
     encoder = TextEncoder(max_length=8)
     _, mask = encoder.token_states(["laugh " * 20_000])
     assert mask.shape == (1, 8)
+
+
+@pytest.mark.parametrize("kind", [TextEncoder, BertEncoder])
+def test_states_may_be_of_more_tokens_than_vectors(kind):
+    encoder = kind(max_length=8, states_length=20)
+    text = "laugh " * 20_000
+    _, mask = encoder.token_states([text])
+    assert mask.shape == (1, 20)
+    assert len(encoder.offsets([text])[1][0]) == 20
+    assert torch.equal(encoder.vectors([text]), encoder.vectors(["laugh " * 6]))
 
 
 def test_states_can_be_trained_on(encoder):

@@ -68,3 +68,8 @@ def test_a_tokenizer_that_does_not_tell_places_leaves_the_tokens_to_nobody(menti
     owners = mentions.owners(texts, encoder)
     assert owners.shape == encoder.token_states(texts)[1].shape
     assert torch.equal(owners, torch.full_like(owners, NOBODY))
+
+
+def test_what_several_values_are_called_names_none():
+    mentions = Mentions([["C"], ["C++"], ["Rust"]])
+    assert [value for *_, value in mentions.spans("no C, no C++, but Rust")] == [2]
