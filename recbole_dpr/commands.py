@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from recbole_dpr.arguments import HelpFormatter, Parser
 from recbole_dpr.errors import DPRError
@@ -116,7 +116,7 @@ def recommend(flags: argparse.Namespace) -> int:
         raise DPRError("give either --history ITEM ... or - for JSON lines on standard input")
     recommender = _load(flags)
     if flags.requests == "-":
-        for answer in answer_lines(recommender, sys.stdin):
+        for answer in answer_lines(recommender, sys.stdin.buffer):
             print(answer, flush=True)
         return 0
     from recbole_dpr.serving.requests import FIELDS, respond
@@ -127,7 +127,7 @@ def recommend(flags: argparse.Namespace) -> int:
     return 0
 
 
-def answer_lines(recommender: Any, lines: TextIO) -> Iterator[str]:
+def answer_lines(recommender: Any, lines: Iterable[bytes]) -> Iterator[str]:
     """One JSON answer for each line, in order; ``{"error": ...}`` for a line that is wrong."""
     from recbole_dpr.serving.requests import parse_request, respond
 
@@ -135,7 +135,9 @@ def answer_lines(recommender: Any, lines: TextIO) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            answer = respond(recommender, parse_request(line))
+            answer = respond(recommender, parse_request(line.decode()))
+        except UnicodeDecodeError:
+            answer = {"error": "the request is no JSON: it is not UTF-8"}
         except DPRError as error:
             answer = {"error": str(error)}
         yield json.dumps(answer, ensure_ascii=False)

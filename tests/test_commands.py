@@ -62,6 +62,10 @@ def test_recommend_prints_what_the_recommender_gives(capsys, run):
     assert "read as: include blue; exclude red" in text
 
 
+def feed(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+
+
 def test_json_lines_are_answered_in_order_with_an_error_for_each_bad_one(capsys, run, monkeypatch):
     wrong = {
         "{": "the request is no JSON",
@@ -86,12 +90,28 @@ def test_json_lines_are_answered_in_order_with_an_error_for_each_bad_one(capsys,
     }
     good = {"history": HISTORY, "prompt": "<b>red</b> & <script>alert(1)</script>", "k": 2}
     lines = [json.dumps(good), *wrong, "", json.dumps(good | {"explain": True})]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+    feed(monkeypatch, "\n".join(lines).encode())
     first, *answers, last = map(json.loads, said(capsys, "recommend", run, "-").splitlines())
     assert len(first["items"]) == len(last["items"]) == len(last["before"]) == 2
     assert last["items"][0].keys() > {"base", "shift", "semantic", "rank", "rank_before"}
     for answer, message in zip(answers, wrong.values(), strict=True):
         assert list(answer) == ["error"] and message in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"history": ["i1"], "prompt": "caf\xe9"}', "it is not UTF-8"),
+        ('{"history": ["i1"]}'.encode("utf-16"), "it is not UTF-8"),
+        (b'\xef\xbb\xbf{"history": ["i1"]}', "Unexpected UTF-8 BOM"),
+    ],
+)
+def test_a_line_of_other_bytes_does_not_end_the_batch(capsys, run, monkeypatch, line, message):
+    good = json.dumps({"history": HISTORY, "prompt": "café rouge", "k": 2}, ensure_ascii=False)
+    feed(monkeypatch, b"\n".join([good.encode(), line, good.encode()]))
+    first, wrong, last = map(json.loads, said(capsys, "recommend", run, "-").splitlines())
+    assert list(wrong) == ["error"] and message in wrong["error"]
+    assert first == last and len(first["items"]) == 2
 
 
 def test_export_and_recommend_from_the_index(capsys, run, tmp_path):

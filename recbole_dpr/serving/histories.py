@@ -13,6 +13,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole_dpr.data.catalogue import Catalogue
 from recbole_dpr.errors import DPRError, did_you_mean
 
+HINTED = 20_000  # items among which a like token is looked for; a million take seconds
 SHOWN = 80  # characters of a wrong token that a message repeats
 
 
@@ -63,9 +64,9 @@ class Histories:
         item = self._ids.get(str(token))
         if item is None:
             shown = str(token)[:SHOWN]
+            hint = did_you_mean(shown, self._ids) if len(self._ids) <= HINTED else ""
             raise DPRError(
-                f"history {row} holds {shown!r}, which is no item of {self._dataset}"
-                f"{did_you_mean(shown, self._ids)}"
+                f"history {row} holds {shown!r}, which is no item of {self._dataset}{hint}"
             )
         return item
 

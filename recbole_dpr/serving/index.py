@@ -14,6 +14,8 @@ LINKS = 32  # neighbours of an item in the HNSW graph
 CARE = 100  # candidates that are looked at when an item is put into the graph
 EFFORT = {"exact": 0, "ivf": 128, "hnsw": 768}  # lists or candidates looked at per query
 POINTS_PER_LIST = 64  # that faiss trains the lists of an IVF index with
+COMPARED = 100  # items that tell whether an index is of this run
+ROUNDING = 1e-3  # of the largest number; two runs differ by as much as their numbers
 RIDGE = 1e-2  # of a mean variance; keeps directions that no user and no item uses in bounds
 
 
@@ -113,8 +115,25 @@ class FaissIndex:
             self._core.nprobe = amount
 
     def fits(self, vectors: np.ndarray) -> bool:
-        """Whether the index was built on item vectors of this number and length, ``[n_items, d]``."""
-        return (self.index.ntotal + 1, self.index.d) == vectors.shape
+        """Whether the index was built on these item vectors, ``[n_items, d]``.
+
+        Their number and length must be the same, and so must the first of them, up to rounding:
+        another run of the same model and data has vectors of the same shape.
+        """
+        if (self.index.ntotal + 1, self.index.d) != vectors.shape:
+            return False
+        expected = vectors[1 : 1 + COMPARED]
+        differ = np.abs(self._held(len(expected)) - expected).max()
+        return bool(differ <= ROUNDING * np.abs(expected).max())
+
+    def _held(self, n: int) -> np.ndarray:
+        """The first n item vectors as the index holds them, ``[n, d]``."""
+        held = self._core.reconstruct_n(0, n)
+        if not hasattr(self.index, "chain"):
+            return held
+        # Items times the matrix for user vectors are the items as they were: see `as_distances`.
+        turn = self.index.chain.at(0).apply(np.eye(self.index.d))
+        return held @ turn.T
 
     def search(self, users: np.ndarray, k: int) -> np.ndarray:
         """Rows of `item_vectors` for user vectors: ``[B, k]``, best first; 0 where none was found."""

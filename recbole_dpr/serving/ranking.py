@@ -10,12 +10,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dpr.data.catalogue import Catalogue
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone, complete
+from recbole_dpr.model.backbone import Backbone, complete, score_singly
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories
 from recbole_dpr.serving.steering import Steering
@@ -121,8 +122,7 @@ class Ranker:
         interaction = self._histories.interaction(ids)
         with self._lock:
             if self._steering is None or intents is None:
-                batch = complete(self.model, interaction)
-                return self.model.full_sort_predict(batch).view(len(ids), -1)
+                return _own_scores(self.model, interaction)
             return self._steering.scores(interaction, *intents, strength)
 
     @torch.inference_mode()
@@ -162,7 +162,7 @@ class Ranker:
         k: int,
         exclude_history: bool,
     ) -> Found:
-        """The k best that the index finds."""
+        """The k best that the index finds, in the order of their exact scores."""
         assert self.index is not None
         hidden = [set(known) if exclude_history else set() for known in ids]
         users, vectors = self._users(ids, intents, strength), self.item_vectors()
@@ -170,9 +170,10 @@ class Ranker:
         rows = self.index.search(users.cpu().numpy(), more).tolist()
         best, scores = [], []
         for user, row, out in zip(users, rows, hidden, strict=True):
-            kept = [item for item in row if item > 0 and item not in out][:k]
-            best.append(kept)
-            scores.append((vectors[kept] @ user).tolist())
+            kept = [item for item in row if item > 0 and item not in out]
+            exact = (vectors[kept] @ user).sort(descending=True, stable=True)
+            best.append([kept[place] for place in exact.indices[:k].tolist()])
+            scores.append(exact.values[:k].tolist())
         return self._named(best, scores)
 
     def _named(self, rows: list[list[int]], scores: list[list[float]]) -> Found:
@@ -181,6 +182,18 @@ class Ranker:
             [(tokens[i], s) for i, s in zip(items, values, strict=True) if s > -math.inf]
             for items, values in zip(rows, scores, strict=True)
         ]
+
+
+def _own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:
+    """A plain model's scores ``[B, n_items]``, item by item where it has no other way (DIN, DIEN).
+
+    Not by a `Backbone`, which refuses a model of one's own that ranks by no dot product.
+    """
+    batch = complete(model, interaction)
+    try:
+        return model.full_sort_predict(batch).view(len(batch), -1)
+    except NotImplementedError:
+        return score_singly(model, batch)
 
 
 def _parts(ids: Ids, intents: Intents) -> Iterator[tuple[Ids, Intents]]:

@@ -33,8 +33,9 @@ class PromptMemory:
         self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
         self._lock = Lock()
         self._names: dict[str, int] = {}
-        for i, names in enumerate(zip(model.attributes.values, readable, strict=True)):
-            for name in names:
+        # All values first: one must not be hidden by what another is called.
+        for names in (model.attributes.values, readable):
+            for i, name in enumerate(names):
                 self._names.setdefault(name.casefold(), i)
 
     def intents(
@@ -60,7 +61,7 @@ class PromptMemory:
         """
         rows, texts = [], []
         for row, prompt in enumerate(prompts):
-            for turn in _turns(row, prompt):
+            for turn in texts_of(row, prompt):
                 rows.append(row)
                 texts.append(turn)
         wanted, rejected = (
@@ -116,7 +117,14 @@ class PromptMemory:
         return chosen
 
 
-def _turns(row: int, prompt: Prompt) -> list[str]:
+def texts_of(row: int, prompt: Prompt) -> list[str]:
+    """The turns of a prompt that say something: none where it is None or blank.
+
+    Raises
+    ------
+    DPRError
+        If it is no prompt; `row` is the number that the message gives it.
+    """
     turns = [prompt] if prompt is None or isinstance(prompt, str) else prompt
     if not isinstance(turns, (list, tuple)) or not all(
         turn is None or isinstance(turn, str) for turn in turns

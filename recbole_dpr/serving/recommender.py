@@ -18,7 +18,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories, len_of
 from recbole_dpr.serving.ranking import Index, Ranker
-from recbole_dpr.serving.reading import Prompt, PromptMemory
+from recbole_dpr.serving.reading import Prompt, PromptMemory, texts_of
 from recbole_dpr.serving.run_folder import load_model
 
 STRONGEST = 10.0  # ten times as far as trained; beyond, only the prompt counts
@@ -305,7 +305,8 @@ class Recommender:
     ) -> tuple[Tensor, Tensor] | None:
         if self._memory is not None:
             return self._memory.intents(prompts, include, exclude)
-        if include or exclude or any(prompt for prompt in prompts):
+        said = [text for row, prompt in enumerate(prompts) for text in texts_of(row, prompt)]
+        if said or include or exclude:
             name = self.config["model"]
             raise DPRError(f"{name} takes no prompts: train DPR-{name}")
         return None

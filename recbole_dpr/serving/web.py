@@ -5,13 +5,17 @@
     GET  /users       a few histories   GET /items?id=  titles of items by token (id= may be repeated)
 
 Every answer but the page is JSON; a refused request gets ``{"error": ...}`` and a status of 400 (wrong),
-404, 405, 408 (sent too slowly), 413 (too large) or 503 (took too long).
+404, 405, 408 (sent too slowly), 413 (too large) or 503 (took too long). Only the refusal of a foreign host
+name is starlette's own line of text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import ipaddress
 import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from recbole_dpr.serving.requests import Limits, parse_request, respond
 
 PAGE = Path(__file__).parent / "page"
 FOUND = 12  # titles that a search gives at most
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a browser on this machine calls it
 HEADERS = {
     # The page loads nothing from elsewhere and runs nothing that stands in a prompt or a title.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -44,18 +49,24 @@ def import_uvicorn() -> Any:
     return uvicorn
 
 
-def make_app(recommender: Recommender, limits: Limits | None = None) -> Any:
+def make_app(
+    recommender: Recommender, limits: Limits | None = None, hosts: Sequence[str] | None = None
+) -> Any:
     """The starlette application of a recommender.
 
     Parameters
     ----------
     limits : Limits, optional
         What one request may ask.
+    hosts : sequence of str, optional
+        The names in the Host header that are answered, with any port; without it, all.
     """
     import_uvicorn()
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import FileResponse, JSONResponse, Response
     from starlette.routing import Route
@@ -91,7 +102,8 @@ def make_app(recommender: Recommender, limits: Limits | None = None) -> Any:
         asked = request.query_params.getlist("id")[: limits.history]
         if asked:
             return answer(search.named(asked))
-        return answer(search(request.query_params.get("q", "")[:200]))
+        # A million titles take a while: other requests should not wait for it.
+        return answer(await run_in_threadpool(search, request.query_params.get("q", "")[:200]))
 
     async def users(request: Request) -> Response:
         return answer([{"user": user, "history": known} for user, known in recommender.users])
@@ -109,7 +121,11 @@ def make_app(recommender: Recommender, limits: Limits | None = None) -> Any:
     routes = [Route(path, page) for path in files]
     routes += [Route("/health", health), Route("/items", items), Route("/users", users)]
     routes.append(Route("/recommend", recommend, methods=["POST"]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: failed})
+    trusted = Middleware(
+        TrustedHostMiddleware, allowed_hosts=list(hosts or ["*"]), www_redirect=False
+    )
+    handlers: dict[Any, Any] = {HTTPException: refused, Exception: failed}
+    return Starlette(routes=routes, middleware=[trusted], exception_handlers=handlers)
 
 
 def about(recommender: Recommender) -> dict[str, Any]:
@@ -141,7 +157,7 @@ def _recommend(recommender: Recommender, body: bytes, limits: Limits) -> dict[st
 
 
 class TitleSearch:
-    """Finds items by a part of their title or token: those that begin with it first.
+    """Finds items by a part of their title or token, whatever the case: those that begin with it first.
 
     Parameters
     ----------
@@ -151,7 +167,9 @@ class TitleSearch:
 
     def __init__(self, titles: dict[str, str]) -> None:
         self._titles = titles
-        self._items = [(title.casefold(), token, title) for token, title in titles.items()]
+        self._items = [
+            (title.casefold(), token.casefold(), token, title) for token, title in titles.items()
+        ]
 
     def named(self, tokens: list[str]) -> list[dict[str, str]]:
         """Item and title of those tokens that are items."""
@@ -162,12 +180,22 @@ class TitleSearch:
         wanted = text.strip().casefold()
         if not wanted:
             return []
-        found = [
-            (token != wanted, not folded.startswith(wanted), folded, token, title)
-            for folded, token, title in self._items
-            if wanted in folded or token == wanted
-        ]
-        return [{"item": token, "title": title} for *_, token, title in sorted(found)[:FOUND]]
+        best = heapq.nsmallest(FOUND, self._matches(wanted))
+        return [{"item": token, "title": title} for *_, token, title in best]
+
+    def _matches(self, wanted: str) -> Iterator[tuple[Any, ...]]:
+        """What is found, so that the best is the smallest; the last two are token and title."""
+        for folded, name, token, title in self._items:
+            if wanted in folded or wanted in name:
+                yield (
+                    name != wanted,
+                    not folded.startswith(wanted),
+                    not name.startswith(wanted),
+                    wanted not in folded,
+                    folded,
+                    token,
+                    title,
+                )
 
 
 def serve_forever(recommender: Recommender, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -187,7 +215,17 @@ def serve_forever(recommender: Recommender, host: str = "127.0.0.1", port: int =
     listening = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listening.getsockname()[1]}/", flush=True)
-    make_server(make_app(recommender)).run(sockets=[listening])
+    make_server(make_app(recommender, hosts=host_names(listening, host))).run(sockets=[listening])
+
+
+def host_names(listening: socket.socket, host: str) -> list[str] | None:
+    """The names that a server has which only this machine can reach; None for one that others can.
+
+    A page elsewhere whose name is made to lead to this machine (DNS rebinding) sends its own name.
+    """
+    if not ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
+        return None
+    return [*LOOPBACK, host.lower()]
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -40,6 +40,38 @@ def test_recommendations_are_those_of_the_full_ranking(
         assert [s for _, s in found] == pytest.approx([s for _, s in expected], abs=1e-5)
 
 
+class Backwards:
+    """An index that finds everything and puts the best last."""
+
+    def fits(self, vectors):
+        return True
+
+    def search(self, users, k):
+        scores = users @ self.vectors.T
+        return (scores[:, 1:].argsort(axis=1) + 1)[:, -k:]
+
+
+def test_what_the_index_finds_is_put_in_the_order_of_the_scores(trained_run, recommender):
+    index = Backwards()
+    index.vectors = recommender.item_vectors()
+    quick = recbole_dpr.load(trained_run["run_dir"], index=index)
+    for options in ({}, {"exclude_history": True}):
+        found, expected = (
+            [[token for token, _ in answer] for answer in some.recommend(*REQUESTS, k=5, **options)]
+            for some in (quick, recommender)
+        )
+        assert found == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_of_another_run_of_the_same_data_is_refused(trained_run, recommender, kind):
+    vectors, users = recommender.item_vectors(), sample_users(recommender)
+    other = np.random.default_rng(3).normal(0, vectors.std(), vectors.shape).astype(np.float32)
+    assert FaissIndex.build(vectors, kind, users).fits(vectors)
+    with pytest.raises(DPRError, match="the index is of another run: export it again"):
+        recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(other, kind, users))
+
+
 def test_everything_can_be_asked_for(trained_run, recommender):
     vectors = recommender.item_vectors()
     quick = recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(vectors, "exact"))
@@ -54,7 +86,9 @@ def test_recall_over_many_items_whose_directions_differ_in_length(kind, least):
     items = rng.standard_normal((20_001, 16), dtype=np.float32) / scale
     users = rng.standard_normal((300, 16), dtype=np.float32) * scale
     truth = FaissIndex.build(items, "exact").search(users[200:], 100)
-    found = FaissIndex.build(items, kind, users[:200]).search(users[200:], 100)
+    index = FaissIndex.build(items, kind, users[:200])
+    assert index.fits(items) and not index.fits(items[::-1])
+    found = index.search(users[200:], 100)
     recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(found, truth, strict=True)])
     assert recall > least
 

@@ -119,6 +119,66 @@ def test_a_history_from_titles_without_a_mouse(page):
     assert len(page.find_elements(By.CSS_SELECTOR, "#history button")) == count
 
 
+def test_removing_an_item_leaves_the_focus_in_the_history(page):
+    def buttons():
+        return page.find_elements(By.CSS_SELECTOR, "#history button")
+
+    texts = [button.text for button in buttons()]
+    buttons()[1].send_keys(Keys.ENTER)
+    assert page.switch_to.active_element.text == texts[2]  # what has moved up
+    buttons()[-1].send_keys(Keys.ENTER)
+    assert page.switch_to.active_element.text == texts[-2]
+    for _ in texts[2:]:
+        page.switch_to.active_element.send_keys(Keys.ENTER)
+    assert not buttons() and page.switch_to.active_element.get_attribute("id") == "search"
+
+
+def never(page, path):
+    """Let the server never answer what is asked at this path; a request can still be given up."""
+    page.execute_script(
+        """
+        const real = window.fetch, path = arguments[0];
+        window.fetch = (asked, options) => !asked.startsWith(path) ? real(asked, options)
+          : new Promise((_, reject) => options?.signal?.addEventListener("abort",
+              () => reject(new DOMException("given up", "AbortError"))));
+        """,
+        path,
+    )
+
+
+def test_enter_adds_no_item_that_was_found_for_another_text(page):
+    count = len(page.find_elements(By.CSS_SELECTOR, "#history button"))
+    search = page.find_element(By.ID, "search")
+    search.send_keys("number 7")
+    wait(page, lambda: page.find_elements(By.CSS_SELECTOR, "#found button"))
+    never(page, "items")
+    search.send_keys(Keys.BACKSPACE + "8" + Keys.ENTER)
+    assert len(page.find_elements(By.CSS_SELECTOR, "#history button")) == count
+
+
+def test_a_history_emptied_while_the_server_is_asked_leaves_nothing_busy(page):
+    never(page, "recommend")
+    turn(page, 0).send_keys("red")
+    busy = "return 'busy' in document.getElementById('lists').dataset"
+    wait(page, lambda: page.execute_script(busy))
+    page.execute_script("change({ history: [] })")
+    wait(page, lambda: "Choose a history first" in text(page, "after"))
+    assert not page.execute_script(busy)
+
+
+@pytest.mark.parametrize("doing", ["search", "user", "address"])
+def test_a_failure_is_told_whatever_one_does(page, doing):
+    page.execute_script("window.fetch = () => Promise.reject(new Error('the server has gone'))")
+    if doing == "search":
+        page.find_element(By.ID, "search").send_keys("7")
+    elif doing == "user":
+        page.execute_script("titles.clear()")
+        page.find_element(By.ID, "user").send_keys(Keys.DOWN)
+    else:
+        page.execute_script("titles.clear(); location.hash = 'i=i3'")
+    wait(page, lambda: text(page, "error") == "the server has gone")
+
+
 def test_a_link_reproduces_the_view(page):
     turn(page, 0).send_keys("nothing blue & 100% red?")
     settled(page, "nothing blue & 100% red?\n")

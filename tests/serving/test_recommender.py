@@ -1,8 +1,10 @@
 """A run folder answers by itself, also for people it has never seen."""
 
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ import torch
 
 import recbole_dpr
 from recbole_dpr.errors import DPRError
+from recbole_dpr.serving import histories as histories_module
+from recbole_dpr.serving.reading import PromptMemory
+from recbole_dpr.serving.requests import parse_request, respond
 
 RED, BLUE = [[f"i{n}" for n in range(24) if n % 2 == k] for k in (0, 1)]
 HISTORY = ["i1", "i4", "i7", "i2"]
@@ -166,6 +171,25 @@ def test_values_can_be_asked_for_without_words(recommender):
         recommender.recommend([HISTORY], [None], include=["red"], exclude=["red"])
 
 
+def test_the_name_of_a_value_goes_before_what_another_is_called():
+    """As in amazon-beauty, where Concealers_&_Neutralizers is called concealer."""
+    values = ["Concealers_&_Neutralizers", "Concealer"]
+    attributes = type("Attributes", (list,), {"values": values})(values)
+    model = SimpleNamespace(attributes=attributes, device="cpu")
+    memory = PromptMemory(model, ["concealer", "stick"])
+    for asked, expected in (("Concealer", [0, 1]), ("stick", [0, 1]), (values[0], [1, 0])):
+        include, _ = memory.intents([None], include=[asked])
+        assert include[0].tolist() == expected
+
+
+def test_a_like_item_is_only_looked_for_among_few(recommender, monkeypatch):
+    with pytest.raises(DPRError, match="'i33', which is no item of tiny; did you mean"):
+        recommender.recommend([["i33"]], [None])
+    monkeypatch.setattr(histories_module, "HINTED", 23)
+    with pytest.raises(DPRError, match=r"'i33', which is no item of tiny$"):
+        recommender.recommend([["i33"]], [None])
+
+
 def test_a_later_turn_overrules_an_earlier_one(recommender):
     def read(*turns):
         return {k: v for k, v in recommender.read(list(turns)).items() if k != "router"}
@@ -246,8 +270,17 @@ def test_a_plain_model_takes_no_prompt(tiny_options):
     run = recbole_dpr.run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options)["run_dir"]
     recommender = recbole_dpr.load(run)
     assert len(recommender.recommend([HISTORY], [None], k=3)[0]) == 3
-    with pytest.raises(DPRError, match="SASRec takes no prompts: train DPR-SASRec"):
-        recommender.recommend([HISTORY], ["red"])
+    for prompt in ("red", ["", "red"]):
+        with pytest.raises(DPRError, match="SASRec takes no prompts: train DPR-SASRec"):
+            recommender.recommend([HISTORY], [prompt])
+    with pytest.raises(DPRError, match="prompt 0 must be a text or None"):
+        recommender.recommend([HISTORY], [7])
+    expected = recommender.recommend([HISTORY], [None])
+    for blank in ("", "  ", ["", ""], [" ", None], []):
+        assert recommender.recommend([HISTORY], [blank]) == expected
+    of_the_page = {"history": HISTORY, "prompt": ["", ""], "strength": 1, "explain": True}
+    answer = respond(recommender, parse_request(json.dumps(of_the_page)))
+    assert [row["item"] for row in answer["items"]] == [token for token, _ in expected[0]]
 
 
 @pytest.mark.parametrize("model", ["DPR-SASRec", "DPR-GRU4Rec"])
@@ -275,6 +308,21 @@ def test_a_plain_model_that_wants_a_user_is_served_with_nobody(tiny_options):
     result = recbole_dpr.run_recbole_dpr("Caser", "tiny", config_dict=tiny_options)
     ((first, *rest),) = recbole_dpr.load(result["run_dir"]).recommend([["i0", "i1"]], [None], k=5)
     assert len({first, *rest}) == 5 and first[1] >= rest[-1][1]
+
+
+@pytest.mark.parametrize("model", ["DIN", "DIEN"])
+def test_a_plain_model_that_scores_one_item_at_a_time_is_served(tiny_options, model):
+    result = recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=tiny_options)
+    recommender = recbole_dpr.load(result["run_dir"])
+    asked = [HISTORY, HISTORY[:1]]
+    together = recommender.recommend(asked, [None, None], k=24)
+    for history, answer in zip(asked, together, strict=True):
+        scores = [score for _, score in answer]
+        assert scores == sorted(scores, reverse=True) and len(dict(answer)) == 24
+        (alone,) = recommender.recommend([history], [None], k=24)
+        assert [s for _, s in alone] == pytest.approx(scores, abs=1e-6)
+        explained = {row["item"]: row["score"] for row in recommender.explain(history, None, k=24)}
+        assert explained == pytest.approx(dict(answer), abs=1e-6)
 
 
 @pytest.mark.parametrize("model", ["HGN", "BERT4Rec", "NextItNet"])

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -30,13 +31,22 @@ def recommender(trained_run):
 @pytest.fixture(scope="module")
 def port(recommender):
     """Of a server with small limits."""
-    listening = web.listen("127.0.0.1", 0)
-    server = web.make_server(web.make_app(recommender, LIMITS))
+    with serving(web.make_app(recommender, LIMITS)) as port:
+        yield port
+
+
+@contextmanager
+def serving(app, host="127.0.0.1"):
+    """Serve an application while inside; gives the port."""
+    listening = web.listen(host, 0)
+    server = web.make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def ask(port, path, body=None):
@@ -74,6 +84,53 @@ def test_health_titles_and_users(port):
     assert [row["item"] for row in ask(port, "/items?id=i3&id=nope&id=i1")[1]] == ["i3", "i1"]
     users = ask(port, "/users")[1]
     assert len(users) == 40 and len(users[0]["history"]) == 10
+
+
+def test_items_are_found_by_title_or_token_whatever_the_case():
+    titles = {"B07-Xa": "Straße", "b2": "a Red hat", "B3": "Redder", "red": "", "r4": "red b2"}
+    search = web.TitleSearch(titles)
+
+    def found(text):
+        return [row["item"] for row in search(text)]
+
+    assert found("b07-x") == found("STRASSE") == ["B07-Xa"]
+    assert found("RED") == ["red", "r4", "B3", "b2"]  # the token, then what begins with it
+    assert found("b2") == ["b2", "r4"] and found("nothing") == []
+    assert found("b") == ["b2", "B3", "B07-Xa", "r4"]
+    many = web.TitleSearch({f"i{n}": f"title {n}" for n in range(50)})
+    assert len(many("title")) == web.FOUND
+
+
+def test_others_are_answered_while_items_are_searched(port, monkeypatch):
+    answered, searched = threading.Event(), []
+    monkeypatch.setattr(
+        web.TitleSearch, "__call__", lambda *_: searched.append(answered.wait(5)) or []
+    )
+    search = threading.Thread(target=ask, args=(port, "/items?q=thing"))
+    search.start()
+    time.sleep(0.3)  # until it is searching
+    assert ask(port, "/health")[0] == 200
+    answered.set()
+    search.join()
+    assert searched == [True]
+
+
+def status_for(host_name, port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/health", headers={"Host": host_name})
+    return connection.getresponse().status
+
+
+def test_a_server_for_this_machine_alone_answers_to_its_names_only(recommender):
+    with web.listen("localhost", 0) as listening:
+        hosts = web.host_names(listening, "localhost")
+    with web.listen("0.0.0.0", 0) as listening:
+        assert web.host_names(listening, "0.0.0.0") is None
+    with serving(web.make_app(recommender, hosts=hosts)) as port:
+        for name in ("127.0.0.1", "localhost", "[::1]"):
+            assert status_for(name, port) == status_for(f"{name}:{port}", port) == 200
+        for name in ("rebound.example", f"rebound.example:{port}", "localhost.example", ""):
+            assert status_for(name, port) == 400
 
 
 @pytest.mark.parametrize(
@@ -134,13 +191,8 @@ def test_a_body_that_never_comes(port):
 
 def test_an_answer_that_takes_too_long_and_one_that_fails(trained_run):
     slow = recbole_dpr.load(trained_run["run_dir"])
-    listening = web.listen("127.0.0.1", 0)
-    server = web.make_server(web.make_app(slow, Limits(seconds=0.2)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
+    with serving(web.make_app(slow, Limits(seconds=0.2))) as port:
         slow.answer = lambda *_, **__: time.sleep(0.6)
-        port = listening.getsockname()[1]
         status, answer = ask(port, "/recommend", {"history": HISTORY})
         assert status == 503 and "no answer within 0.2 s" in answer["error"]
         slow.answer = lambda *_, **__: 1 / 0
@@ -148,9 +200,6 @@ def test_an_answer_that_takes_too_long_and_one_that_fails(trained_run):
         assert status == 500 and answer == {
             "error": "something went wrong here; the server's log tells what"
         }
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 def test_other_paths_and_methods(port):
@@ -182,6 +231,7 @@ def test_the_command_listens_on_this_machine_alone_until_it_is_told_to_end(train
             assert address.startswith("http://127.0.0.1:")
             port = int(address.strip("/\n").rsplit(":", 1)[1])
             assert ask(port, "/health")[0] == 200
+            assert status_for(f"rebound.example:{port}", port) == 400
         finally:
             process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)

@@ -17,6 +17,10 @@ function make(tag, text, className) {
   return element;
 }
 
+function complain(error) {
+  $("error").textContent = error.message;
+}
+
 async function fetchJson(path, options) {
   const response = await fetch(path, options);
   const content = await response.json();
@@ -52,10 +56,17 @@ function showState() {
     const button = make("button", titles.get(item) || item);
     button.type = "button";
     button.setAttribute("aria-label", `Remove ${titles.get(item) || item}`);
-    button.onclick = () => change({ history: state.history.filter((_, m) => m !== n) });
+    button.onclick = () => remove(n);
     row.append(button);
     return row;
   }));
+}
+
+function remove(n) {
+  change({ history: state.history.filter((_, m) => m !== n) });
+  // The button that was pressed is gone: whoever uses the keyboard stays where it was.
+  const left = $("history").querySelectorAll("button");
+  (left[Math.min(n, left.length - 1)] || $("search")).focus();
 }
 
 function change(part) {
@@ -69,6 +80,7 @@ function change(part) {
 async function ask() {
   if (asked) asked.abort();
   if (!state.history.length) {
+    delete $("lists").dataset.busy;
     $("error").textContent = "";
     for (const id of ["before", "after"]) $(id).replaceChildren(make("li", "Choose a history first."));
     $("read").textContent = "";
@@ -86,7 +98,7 @@ async function ask() {
     document.body.dataset.prompt = prompt.join("\n"); // what the lists belong to
   } catch (error) {
     if (error.name === "AbortError") return;
-    $("error").textContent = error.message;
+    complain(error);
   }
   delete $("lists").dataset.busy;
 }
@@ -139,6 +151,7 @@ async function search() {
   const text = $("search").value;
   const found = text.trim() ? await fetchJson("items?q=" + encodeURIComponent(text)) : [];
   if (text !== $("search").value) return;
+  $("found").dataset.text = text; // what the titles were found for
   $("found").replaceChildren(...found.map(({ item, title }) => {
     const row = document.createElement("li");
     const button = make("button", title || item);
@@ -159,14 +172,27 @@ async function titlesOf(items) {
   for (const { item, title } of await fetchJson("items?" + query)) titles.set(item, title);
 }
 
+async function choose(items) {
+  await titlesOf(items);
+  change({ history: items });
+}
+
+async function follow() {
+  readAddress();
+  await titlesOf(state.history);
+  showState();
+  await ask();
+}
+
 async function start() {
   $("form").addEventListener("submit", (event) => event.preventDefault());
   turns.forEach((input) => input.addEventListener("input", () => change({ prompt: turns.map((turn) => turn.value) })));
   $("strength").addEventListener("input", () => change({ strength: parseFloat($("strength").value) }));
   $("exclude_history").addEventListener("change", () => change({ exclude_history: $("exclude_history").checked }));
-  $("search").addEventListener("input", search);
+  $("search").addEventListener("input", () => search().catch(complain));
   $("search").addEventListener("keydown", (event) => {
-    if (event.key === "Enter") $("found").querySelector("button")?.click();
+    const current = $("found").dataset.text === $("search").value;
+    if (event.key === "Enter" && current) $("found").querySelector("button")?.click();
   });
   $("link").addEventListener("click", async () => {
     try {
@@ -176,7 +202,7 @@ async function start() {
       $("link").textContent = "Copy the address above";
     }
   });
-  window.addEventListener("hashchange", async () => { readAddress(); await titlesOf(state.history); showState(); ask(); });
+  window.addEventListener("hashchange", () => follow().catch(complain));
 
   const [about, users] = await Promise.all([fetchJson("health"), fetchJson("users")]);
   $("about").textContent = `${about.model}, trained on ${about.dataset}: ${about.items} items, ranked with and without your words.`;
@@ -187,11 +213,9 @@ async function start() {
     option.value = user;
     $("user").append(option);
   });
-  $("user").addEventListener("change", async () => {
+  $("user").addEventListener("change", () => {
     const chosen = users.find(({ user }) => user === $("user").value);
-    if (!chosen) return;
-    await titlesOf(chosen.history);
-    change({ history: chosen.history });
+    if (chosen) choose(chosen.history).catch(complain);
   });
   readAddress();
   if (!state.history.length && users.length) {
@@ -203,4 +227,4 @@ async function start() {
   await ask();
 }
 
-start().catch((error) => { $("error").textContent = error.message; });
+start().catch(complain);
