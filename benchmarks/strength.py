@@ -43,9 +43,7 @@ def sweep(run_dir: str, strengths: list[float]) -> Swept:
     swept: Swept = {}
     for strength in sorted(strengths):
         model.strength = strength
-        metrics, _ = evaluate_tasks(
-            model, asked, config, test.dataset, prompts, sampler=test._sampler
-        )
+        metrics, _ = evaluate_tasks(model, asked, config, test.dataset, prompts)
         tasks = metrics["tasks"]
         swept[strength] = {
             task: {name: tasks[task]["DPR"][name] for name in FIGURES} for task in TASKS

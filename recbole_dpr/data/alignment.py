@@ -14,9 +14,8 @@ from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 
-STEPS = (
-    280  # of an epoch at least: one pass over a small catalogue is over sooner than a validation
-)
+# Of an epoch at least: one pass over a small catalogue is over sooner than a validation.
+STEPS = 280
 PROMPTS_AT_ONCE = 64
 
 

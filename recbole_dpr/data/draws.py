@@ -69,8 +69,10 @@ def target_intents(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw an intent for every target of a batch of training windows (global torch generator).
 
-    Drawn on the CPU and handed over on the device of the targets: a seed draws the same everywhere. A target for which the drawn kind has no valid value keeps the side that it has; where nothing is
+    A target for which the drawn kind has no valid value keeps the side that it has; where nothing is
     left it is not asked at all. A target that came with a prompt of its own is asked that.
+
+    Drawn on the CPU, returned on the device of the targets: a seed draws the same everywhere.
 
     Parameters
     ----------

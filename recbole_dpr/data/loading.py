@@ -92,10 +92,8 @@ def load_data(config: Any) -> Splits:
     try:
         dataset = dataset_class(config)(config)
         splits = dataset.build()
-    except (
-        ValueError,
-        NotImplementedError,
-    ) as error:  # how RecBole says that options do not go together
+    # RecBole's words for options that do not go together, or leave nothing.
+    except (ValueError, NotImplementedError) as error:
         raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
     for name, split in zip(("validation", "test"), splits[1:], strict=True):
         if not len(split):
@@ -103,9 +101,11 @@ def load_data(config: Any) -> Splits:
                 f"no user of {config['dataset']} has enough interactions for the {name} split: "
                 "leave-one-out needs four"
             )
-    samplers = create_samplers(config, dataset, splits)
+    train_sampler, *_ = create_samplers(config, dataset, splits)
     valid, test = (
-        FullSortEvalDataLoader(config, split, sampler)
-        for split, sampler in zip(splits[1:], samplers[1:], strict=True)
+        FullSortEvalDataLoader(
+            config, split, None
+        )  # the whole catalogue is ranked: nothing is drawn
+        for split in splits[1:]
     )
-    return Splits(dataset, splits[0], valid, test, samplers[0])
+    return Splits(dataset, splits[0], valid, test, train_sampler)

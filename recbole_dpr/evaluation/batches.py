@@ -10,9 +10,8 @@ from recbole.utils import set_color
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
-from recbole_dpr.model.backbone import score_singly
+from recbole_dpr.model.backbone import own_scores
 from recbole_dpr.model.ways import Scores, way_of
 
 if TYPE_CHECKING:
@@ -27,14 +26,13 @@ def prompted_batches(
     config: Any,
     dataset: PromptDataset,
     prompts: PromptTable,
-    sampler: Any = None,
 ) -> Iterator[tuple[PromptedBatch, Tensor, Tensor]]:
     """Batches of a task's rows; with each RecBole's ``positive_u`` and ``positive_i`` ``[batch]``.
 
     The parameters are those of `evaluate_tasks`.
     """
     split = dataset.with_prompts(task.rows, task.prompt_ids)
-    loader = FullSortEvalDataLoader(config, split, sampler)
+    loader = FullSortEvalDataLoader(config, split, None)  # no candidates are drawn
     title = set_color(f"Evaluate {task.name} {task.phrases}".strip(), "pink")
     for interaction, _, users, items in tqdm(
         loader, ncols=100, desc=title, disable=not config["show_progress"]
@@ -70,18 +68,8 @@ def score_prompted(model: Any, interaction: Any) -> Tensor:
 
 
 def _backbone_scores(model: Any, interaction: Any) -> Tensor:
-    if hasattr(model, "backbone_scores"):
-        return _rows(model.backbone_scores(interaction), interaction)
-    try:
-        scores = model.full_sort_predict(interaction)
-    except NotImplementedError:
-        try:
-            scores = score_singly(model, interaction)
-        except NotImplementedError:
-            raise DPRError(
-                f"{type(model).__name__} cannot score the whole catalogue (it has neither "
-                "full_sort_predict nor predict): choose another backbone, such as SASRec or GRU4Rec"
-            ) from None
+    promptable = hasattr(model, "backbone_scores")
+    scores = model.backbone_scores(interaction) if promptable else own_scores(model, interaction)
     return _rows(scores, interaction)
 
 

@@ -48,7 +48,6 @@ def evaluate_tasks(
     dataset: PromptDataset,
     prompts: PromptTable,
     *,
-    sampler: Any = None,
     extra: Mapping[str, System] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure the model and the systems that it is compared with on every task.
@@ -70,8 +69,6 @@ def evaluate_tasks(
         The test (or validation) split, whose rows the tasks name.
     prompts : PromptTable
         Gives the intents by prompt id.
-    sampler : optional
-        The split's sampler, passed to the loader as RecBole does.
     extra : mapping of name to System, optional
         More systems for the prompted tasks.
 
@@ -109,7 +106,7 @@ def evaluate_tasks(
         standard = task.name == "standard"
         names = [n for n in compared if not standard or n in ("DPR", "backbone")]
         systems = {name: compared[name] for name in names}
-        collected = _collect(model, task, config, dataset, prompts, systems, sampler, seconds)
+        collected = _collect(model, task, config, dataset, prompts, systems, seconds)
         task_ranks = {name: struct["rec.rank"] for name, struct in collected.items()}
         figures = {name: _figures(evaluator, struct) for name, struct in collected.items()}
         for phrases in asked if standard else [task.phrases]:
@@ -176,7 +173,6 @@ def _collect(
     dataset: PromptDataset,
     prompts: PromptTable,
     systems: Mapping[str, System],
-    sampler: Any,
     seconds: dict[str, float],
 ) -> dict[str, DataStruct]:
     """Rank the catalogue for every row of one task; returns what was collected per system.
@@ -189,7 +185,7 @@ def _collect(
     collectors = {
         name: PromptCollector(settings, label=f"{name} on the {task.name} task") for name in systems
     }
-    for batch, users, items in prompted_batches(model, task, config, dataset, prompts, sampler):
+    for batch, users, items in prompted_batches(model, task, config, dataset, prompts):
         for name, system in systems.items():
             started = time.perf_counter()
             scores = system(batch)

@@ -53,16 +53,12 @@ def measure(
     if promptable:
         model.set_prompts(prompts.texts)
     extra, tuned = _compared(config, valid, model, phrasebook, split, prompts)
-    metrics, ranks = evaluate_tasks(
-        model, tasks, config, split, prompts, sampler=test._sampler, extra=extra
-    )
+    metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, extra=extra)
     if tuned:
         metrics["tuned"] = tuned
     if any(len(task.rows) for task in steering):  # none where all items have all values
         systems = prompted_systems(model, config, extra)
-        metrics["delta_auc"] = delta_auc(
-            systems, steering, model, config, split, prompts, test._sampler
-        )
+        metrics["delta_auc"] = delta_auc(systems, steering, model, config, split, prompts)
     metrics["seconds"]["evaluate"] = round(time.perf_counter() - started, 2)
     return metrics, ranks, tasks, prompts
 
@@ -82,9 +78,7 @@ def _compared(
         dataset = valid.dataset
         seed, n_rows = config["task_seed"], config["prompted_valid_size"]
         tasks, asked = validation_tasks(dataset, phrasebook, seed, n_rows)
-        return tuned_weights(
-            model, similarity(asked.texts), tasks, config, dataset, asked, valid._sampler
-        )
+        return tuned_weights(model, similarity(asked.texts), tasks, config, dataset, asked)
 
     scorer = rerank_scorer(config, split, prompts.texts)
     return compared_systems(config, similarity(prompts.texts), scorer, tune)

@@ -18,9 +18,8 @@ from recbole_dpr.evaluation.systems import PromptedBatch
 from recbole_dpr.text.hub import find_model, load_pretrained
 
 HISTORY = 10  # titles of the history that a model reads, the newest ones
-MAX_TOKENS = (
-    512  # of a pair; what is longer loses titles of the history, or the end of the item's text
-)
+# Of a pair; what is longer loses titles of the history, or the end of the item's text.
+MAX_TOKENS = 512
 WAY_OUT = (
     "pass rerank_model=<local folder or Hugging Face name> of a cross-encoder (one or two labels) or "
     "a causal language model"

@@ -92,7 +92,6 @@ def delta_auc(
     config: Any,
     dataset: PromptDataset,
     prompts: PromptTable,
-    sampler: Any = None,
 ) -> dict[str, Any]:
     """Return the mean change of the AUC of a value's items under prompts for and against it.
 
@@ -101,7 +100,7 @@ def delta_auc(
     systems : mapping of name to System
     tasks : sequence of PromptedTask
         From `steering_tasks`.
-    model, config, dataset, prompts, sampler
+    model, config, dataset, prompts
         As `evaluate_tasks` takes them.
 
     Returns
@@ -117,7 +116,7 @@ def delta_auc(
     for task in tasks:
         sums = {name: torch.zeros(len(names), dtype=torch.double) for name in systems}
         asked = torch.zeros(len(names), dtype=torch.double)
-        for batch, _, _ in prompted_batches(model, task, config, dataset, prompts, sampler):
+        for batch, _, _ in prompted_batches(model, task, config, dataset, prompts):
             value = (batch.include | batch.exclude).float().argmax(dim=1)
             has = matrix[:, value].T
             before = auc(batch.backbone[:, 1:], has)

@@ -123,13 +123,12 @@ def tuned_weights(
     config: Any,
     dataset: PromptDataset,
     prompts: PromptTable,
-    sampler: Any = None,
 ) -> dict[str, float]:
     """Return the weight of `WEIGHTS` with the best NDCG for each kind of prompt.
 
     Parameters
     ----------
-    tasks, dataset, prompts, sampler
+    tasks, dataset, prompts
         Of the validation split, as `evaluate_tasks` takes them. A kind that none of the tasks is of
         has weight 0.
     """
@@ -139,7 +138,7 @@ def tuned_weights(
         if not len(task.rows):
             continue
         gain = torch.zeros(len(WEIGHTS), dtype=torch.double)
-        for batch, _, items in prompted_batches(model, task, config, dataset, prompts, sampler):
+        for batch, _, items in prompted_batches(model, task, config, dataset, prompts):
             cosine, items = similarity(batch), items.to(batch.backbone.device)
             for i, weight in enumerate(WEIGHTS):
                 gain[i] += (

@@ -67,7 +67,7 @@ class Backbone(nn.Module):
             self.size = self.way.items(model).shape[1]
             _check_product(self)
             self.causal, reason = _probe(self)
-            # Whether its states are what it picks the last one from, with nothing done to that afterwards.
+            # Whether `forward` ends with `gather_indexes`, so that what it gathers from are the states.
             self._passes_on = self.causal and not self.way.positionwise
             steered = "moving its user vector"
             trained = f"{'windows' if self.causal else 'one sample per prefix'}: {reason}"
@@ -184,6 +184,27 @@ class Backbone(nn.Module):
         users = interaction[self.model.USER_ID]
         states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
+
+
+def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:
+    """A model's scores of the whole catalogue ``[B, n_items]``, item by item where it has no other way (DIN, DIEN).
+
+    Raises
+    ------
+    DPRError
+        If it has no way at all.
+    """
+    try:
+        return model.full_sort_predict(interaction).view(len(interaction), -1)
+    except NotImplementedError:
+        pass
+    try:
+        return score_singly(model, interaction)
+    except NotImplementedError:
+        raise DPRError(
+            f"{type(model).__name__} cannot score the whole catalogue (it has neither full_sort_predict "
+            "nor predict): choose another backbone, such as SASRec or GRU4Rec"
+        ) from None
 
 
 def score_singly(model: Any, interaction: Interaction) -> Tensor:

@@ -35,7 +35,7 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
 
 
 def aligns(config: Any) -> bool:
-    """Whether stage 3 finds a semantic space, and a reader, that stage 2 has trained: here or in the checkpoint."""
+    """Whether stage 2 has trained, in this run or in its checkpoint, when stage 3 begins."""
     return config["stage2_epochs"] != 0 or bool(config["checkpoint"])
 
 
@@ -51,8 +51,8 @@ def check_switches(config: Any) -> None:
     for option, value in (("semantic_part", False), ("joint", True)):
         if isinstance(way, Scores) and config[option] == value:
             raise DPRError(
-                f"{option}={value} needs a backbone with a user vector, which {config['backbone']} has "
-                f"not ({way.why}): leave {option} out"
+                f"{option}={value} needs a backbone with a user vector; {config['backbone']} has none "
+                f"({way.why}): leave {option} out"
             )
     if learns_to_read(config) and not config["joint"] and not aligns(config):
         raise DPRError(

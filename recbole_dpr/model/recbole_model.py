@@ -18,7 +18,7 @@ from recbole_dpr.errors import DPRError, did_you_mean
 
 # Options of RecBole's feature models that name columns of the .item file.
 FEATURE_OPTIONS = ("selected_features", "item_attribute")
-# Options for the length of the vectors that knowledge models preload, the model's first one counts.
+# Options for the length of the vectors that knowledge models preload; the first that a model has counts.
 VECTOR_SIZES = ("kg_embedding_size", "embedding_size")
 
 

@@ -10,13 +10,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dpr.data.catalogue import Catalogue
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone, complete, score_singly
+from recbole_dpr.model.backbone import Backbone, complete, own_scores
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories
 from recbole_dpr.serving.steering import Steering
@@ -122,7 +121,7 @@ class Ranker:
         interaction = self._histories.interaction(ids)
         with self._lock:
             if self._steering is None or intents is None:
-                return _own_scores(self.model, interaction)
+                return own_scores(self.model, complete(self.model, interaction))
             return self._steering.scores(interaction, *intents, strength)
 
     @torch.inference_mode()
@@ -182,18 +181,6 @@ class Ranker:
             [(tokens[i], s) for i, s in zip(items, values, strict=True) if s > -math.inf]
             for items, values in zip(rows, scores, strict=True)
         ]
-
-
-def _own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:
-    """A plain model's scores ``[B, n_items]``, item by item where it has no other way (DIN, DIEN).
-
-    Not by a `Backbone`, which refuses a model of one's own that ranks by no dot product.
-    """
-    batch = complete(model, interaction)
-    try:
-        return model.full_sort_predict(batch).view(len(batch), -1)
-    except NotImplementedError:
-        return score_singly(model, batch)
 
 
 def _parts(ids: Ids, intents: Intents) -> Iterator[tuple[Ids, Intents]]:

@@ -149,7 +149,7 @@ class TextEncoder:
         Returns
         -------
         cleaned : list of str
-            The texts without what nobody can read in them: what the places refer to.
+            The texts without control characters, which the places refer to.
         places : list of list of (int, int)
             All (0, 0) if the tokenizer does not tell.
         """

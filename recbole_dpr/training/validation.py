@@ -86,7 +86,7 @@ def validate_prompted(
         if not len(task.rows):  # such as rejections, where the items have one value
             continue
         asked = valid_data._dataset.with_prompts(task.rows, task.prompt_ids)
-        loader = FullSortEvalDataLoader(valid_data.config, asked, valid_data._sampler)
+        loader = FullSortEvalDataLoader(valid_data.config, asked, None)
         for name, value in evaluate(loader).items():
             single[f"{task.name}_{name}"] = float(value)
             together.setdefault(name, []).append(float(value))
