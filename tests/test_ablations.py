@@ -155,7 +155,7 @@ def test_the_pooled_reader_sees_a_sentences_mean_alone():
         (
             "DPR-TransRec",
             {"joint": True},
-            "joint=True needs a backbone with a user vector, which Tr",
+            "joint=True needs a backbone with a user vector; TransRec has none",
         ),
         ("DPR-SASRec", {"joint": True, "stage1_epochs": 0}, "joint=True trains in stage 1 alone"),
         (
