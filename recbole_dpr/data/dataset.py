@@ -21,6 +21,7 @@ from recbole_dpr.data.logged import SUFFIX, PromptFile
 from recbole_dpr.errors import DPRError
 
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
+LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
 # Options that name columns of the .inter file, and the types that these must have.
 TYPES = {
     "USER_ID_FIELD": "token",
@@ -29,7 +30,6 @@ TYPES = {
     "PROMPT_ID_FIELD": "token",
 }
 QUOTES = "take away double quotes at the beginning of its cells"
-LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
 
 
 class PromptDataset(SequentialDataset):

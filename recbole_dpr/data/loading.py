@@ -92,6 +92,8 @@ def load_data(config: Any) -> Splits:
     try:
         dataset = dataset_class(config)(config)
         splits = dataset.build()
+    except DPRError:
+        raise
     # RecBole's words for options that do not go together, or leave nothing.
     except (ValueError, NotImplementedError) as error:
         raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
@@ -102,10 +104,6 @@ def load_data(config: Any) -> Splits:
                 "leave-one-out needs four"
             )
     train_sampler, *_ = create_samplers(config, dataset, splits)
-    valid, test = (
-        FullSortEvalDataLoader(
-            config, split, None
-        )  # the whole catalogue is ranked: nothing is drawn
-        for split in splits[1:]
-    )
+    # Without samplers: the whole catalogue is ranked, nothing is drawn.
+    valid, test = (FullSortEvalDataLoader(config, split, None) for split in splits[1:])
     return Splits(dataset, splits[0], valid, test, train_sampler)

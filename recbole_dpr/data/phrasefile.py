@@ -116,13 +116,14 @@ class PhraseFile:
             for name in (names[-1], *synonyms["train"][-1], *synonyms["unseen"][-1]):
                 for called in name.forms:
                     owner = owners.setdefault(called.lower(), index)
-                    if owner != index and values[owner] == value:
+                    if owner == index:
+                        continue
+                    if values[owner] == value:
                         self._fail(
                             f"{value!r} stands in two of the prompt_fields, and a prompt could not tell "
                             "which is meant: rename it in one of them"
                         )
-                    if owner != index:
-                        self._fail(f"{where} and {values[owner]!r} are both called {called!r}")
+                    self._fail(f"{where} and {values[owner]!r} are both called {called!r}")
         return names, synonyms
 
     def sampling(self) -> dict[str, dict[str, float]]:

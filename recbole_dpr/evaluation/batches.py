@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -49,16 +49,15 @@ def prompted_batch(
     """
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
-    scores = _backbone_scores(model, interaction)
     return PromptedBatch(
-        backbone=scores,
+        backbone=_backbone_scores(model, interaction),
         include=prompts.include[ids],
         exclude=prompts.exclude[ids],
         attributes=dataset.attributes,
         interaction=interaction,
         prompt_ids=ids,
         history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
-        logits=_logits(model, scores),
+        to_logits=_to_logits(model),
     )
 
 
@@ -73,11 +72,11 @@ def _backbone_scores(model: Any, interaction: Any) -> Tensor:
     return _rows(scores, interaction)
 
 
-def _logits(model: Any, scores: Tensor) -> Tensor:
-    """Scores on the scale of a softmax: some models rank by probabilities."""
+def _to_logits(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """From scores to logits, for models that rank by probabilities."""
     backbone = getattr(model, "backbone", None)
     way = way_of(type(model if backbone is None else backbone.model))
-    return way.logits(scores) if isinstance(way, Scores) else scores
+    return way.logits if isinstance(way, Scores) else None
 
 
 def _rows(scores: Tensor, interaction: Any) -> Tensor:

@@ -155,10 +155,9 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
 
 def _settings(config: Any) -> dict[str, Any]:
     """Return what RecBole's Collector and Evaluator read, with our metrics and more decimals."""
-    asked = [config["metrics"]] if isinstance(config["metrics"], str) else config["metrics"]
     known = {name.lower() for name in METRICS}
     return {
-        "metrics": [*METRICS, *(name for name in asked if name.lower() not in known)],
+        "metrics": [*METRICS, *(name for name in config["metrics"] if name.lower() not in known)],
         "topk": config["topk"],
         "metric_decimal_place": DECIMALS,
         "eval_args": config["eval_args"],

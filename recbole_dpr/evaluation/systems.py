@@ -42,8 +42,8 @@ class PromptedBatch:
         Ids of the `PromptTable` that the tasks were drawn with; 0 is none.
     history : LongTensor ``[batch, L]``, optional
         Items, oldest first, zeros behind them.
-    logits : Tensor ``[batch, n_items]``, optional
-        The backbone's scores as logits, in the same order but for ties; None: they are logits.
+    to_logits : callable, optional
+        From the backbone's scores to logits; None: they are logits.
     """
 
     backbone: Tensor
@@ -53,11 +53,17 @@ class PromptedBatch:
     interaction: Interaction | None = None
     prompt_ids: Tensor | None = None
     history: Tensor | None = None
-    logits: Tensor | None = None
+    to_logits: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.backbone = hide_padding(self.backbone)
-        self.logits = self.backbone if self.logits is None else hide_padding(self.logits)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The backbone's scores on the scale of a softmax, ``[batch, n_items]``: in the same order, but for ties."""
+        if self.to_logits is None:
+            return self.backbone
+        return hide_padding(self.to_logits(self.backbone))
 
     @cached_property
     def allowed(self) -> Tensor:
@@ -169,7 +175,6 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
         return filter_(batch)
     count = batch.attributes.matrix.sum(dim=1).clamp(min=1).double().log()
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
-    assert batch.logits is not None
     calibrated = batch.logits.double() - (wants[:, None] * count).to(batch.logits.device)
     return lift(dense_ranks(calibrated), batch.allowed)
 

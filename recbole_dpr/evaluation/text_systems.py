@@ -108,7 +108,6 @@ def added(batch: PromptedBatch, cosine: Tensor, weight: Tensor | float) -> Tenso
     long their vectors are, where one weight and one grid of weights must serve all. The cosine has
     the same scale everywhere.
     """
-    assert batch.logits is not None
     own = batch.logits[:, 1:].double()
     spread, mean = torch.std_mean(own, dim=1, keepdim=True)
     standard = (own - mean) / spread.clamp(min=torch.finfo(torch.float32).tiny)

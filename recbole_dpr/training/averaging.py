@@ -23,9 +23,9 @@ def copy_of_weights(model: nn.Module) -> Weights:
     return {name: weight.detach().clone() for name, weight in trained_weights(model).items()}
 
 
-def running_statistics(model: nn.Module) -> Weights:
-    """A copy of what batch normalisation has seen: training moves it, too, but by no gradient."""
-    return {
+def snapshot(model: nn.Module) -> Weights:
+    """All that training moves: `copy_of_weights`, and what batch normalisation has seen."""
+    return copy_of_weights(model) | {
         f"{prefix}.{name}": buffer.clone()
         for prefix, module in model.named_modules()
         if isinstance(module, _NormBase)

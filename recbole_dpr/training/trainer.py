@@ -19,12 +19,7 @@ from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_m
 from recbole_dpr.model.backbone import Backbone, seat_new_users
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.training import checkpoint
-from recbole_dpr.training.averaging import (
-    RunningAverage,
-    copy_of_weights,
-    put_weights,
-    running_statistics,
-)
+from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
 from recbole_dpr.training.stages import (
     Stage,
     alignment_stage,
@@ -170,7 +165,7 @@ class DPRTrainer(Trainer):
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
         if goes_on:
-            self._best = copy_of_weights(self.model) | running_statistics(self.model)
+            self._best = snapshot(self.model)
         self._average = RunningAverage(self.model, stage.options.averaging)
         self.optimizer = self._build_optimizer(
             params=stage.parameters,
@@ -310,7 +305,7 @@ class DPRTrainer(Trainer):
                 self.best_valid_score, self.best_valid_result = value, result
         self.cur_step = 0 if improved else self.cur_step + 1
         if improved:
-            self._best = copy_of_weights(self.model) | running_statistics(self.model)
+            self._best = snapshot(self.model)
         return improved
 
     def _report(

@@ -7,7 +7,7 @@ from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import PromptTable
 
 
-class Letters:
+class Stub:
     """Stands for the encoder, and for the names that it finds: none."""
 
     def token_states(self, texts):
@@ -22,7 +22,7 @@ def test_fewer_prompts_than_steps_come_again():
     table = PromptTable(3)
     for value, text in enumerate(("one", "two", "three")):
         table.add(text, Intent((value,)))
-    loader = AlignmentLoader(11, 4, 0, table, Letters(), Letters())
+    loader = AlignmentLoader(11, 4, 0, table, Stub(), Stub())
     batches = list(loader)
     assert len(batches) == len(loader) >= STEPS
     asked = [len(batch.prompts[0]) for batch in batches]

@@ -135,8 +135,11 @@ def test_a_download_that_fails_says_what_to_do(tiny_config, monkeypatch):
 def test_times_that_are_no_numbers_are_named(tiny_config, data_path):
     file = data_path / "tiny" / "tiny.inter"
     file.write_text(file.read_text().replace("timestamp:float", "timestamp:token"))
-    with pytest.raises(DPRError, match=r"timestamp:token \(TIME_FIELD\) must be timestamp:float"):
+    with pytest.raises(
+        DPRError, match=r"timestamp:token \(TIME_FIELD\) must be timestamp:float"
+    ) as error:
         load_data(tiny_config())
+    assert str(error.value).startswith(str(file))  # no other words around what names the file
 
 
 @pytest.mark.parametrize("cells", [('"Thing', 'The 7"'), ('"Weird" thing', "plain")])

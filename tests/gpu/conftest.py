@@ -24,7 +24,8 @@ CPU = torch.device("cpu")
 aten = torch.ops.aten
 MOVES = {aten._to_copy.default}
 # Where the first tensor decides: it may be indexed by tensors of the CPU, or copied to from another device.
-INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+PUTS = {aten.index_put.default, aten.index_put_.default}
+INDEXED = {aten.index.Tensor, *PUTS}
 FIRST = {*INDEXED, aten.copy_.default}
 
 
@@ -98,7 +99,7 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     there = [isinstance(tensor, OnGPU) for tensor in tensors]
     if any(there):
-        _refuse(func, args, leaves, tensors, there)
+        _refuse(func, leaves, tensors)
     device = kwargs.get("device")
     if device is not None:
         gpu = torch.device(device).type == DEVICE.type
@@ -114,12 +115,13 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if any(there) else wrapped
 
 
-def _refuse(func: Any, args: Any, leaves: Any, tensors: list[Tensor], there: list[bool]) -> None:
-    if func in INDEXED and not there[0]:
+def _refuse(func: Any, leaves: list[Any], tensors: list[Tensor]) -> None:
+    if func in INDEXED and not isinstance(tensors[0], OnGPU):
         raise RuntimeError(f"{func}: a tensor of the CPU is indexed by one of the GPU")
-    strangers = tensors[-1:] if func in INDEXED - {aten.index.Tensor} else tensors
-    strangers = [] if func in {aten.index.Tensor, *FIRST - INDEXED, *MOVES} else strangers
-    if any(x.dim() and not isinstance(x, OnGPU) for x in strangers):
+    meeting = tensors
+    if func in FIRST | MOVES:
+        meeting = tensors[-1:] if func in PUTS else []  # the values that are put
+    if any(x.dim() and not isinstance(x, OnGPU) for x in meeting):
         raise RuntimeError(f"{func}: tensors of two devices, {[tuple(x.shape) for x in tensors]}")
     if any(isinstance(leaf, torch.Generator) for leaf in leaves):
         raise RuntimeError(f"{func}: a generator of the CPU draws no numbers on the GPU")

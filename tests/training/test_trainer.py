@@ -15,7 +15,7 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.quick_start import build_model, load_data, prompted_training
 from recbole_dpr.training import checkpoint
-from recbole_dpr.training.averaging import copy_of_weights, put_weights, running_statistics
+from recbole_dpr.training.averaging import put_weights, snapshot
 from recbole_dpr.training.stages import alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
@@ -263,7 +263,7 @@ def test_a_trained_reader_learns_to_read(options):
 def test_the_best_weights_hold_what_batch_normalisation_had_seen():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     model(torch.randn(8, 2))
-    best = copy_of_weights(model) | running_statistics(model)
+    best = snapshot(model)
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model(torch.randn(8, 2) + 5)
     assert not equal(model.state_dict(), kept)
