@@ -50,7 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--strength", type=float, default=1.0, help="0 is no prompt, 1 as trained")
     made.add_argument("--include", nargs="+", default=[], metavar="VALUE", help="wanted values")
     made.add_argument("--exclude", nargs="+", default=[], metavar="VALUE", help="rejected values")
-    made.add_argument("--exclude_history", action="store_true", help="leave the history out")
+    made.add_argument(
+        "--exclude_history",
+        action=argparse.BooleanOptionalAction,
+        help="leave the history out, or not; without it: as the run was trained",
+    )
     made.add_argument("--strict", action="store_true", help="an unknown item is an error")
     made.add_argument("--explain", action="store_true", help="why each item stands where it does")
     made.add_argument("--index", metavar="PATH", help="faiss index made by export")

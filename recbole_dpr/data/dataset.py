@@ -20,6 +20,7 @@ from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.logged import SUFFIX, PromptFile
 from recbole_dpr.errors import DPRError
 
+SEEN_LIST = "seen_list"  # all items of a history, where its list has the last ones alone
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
 LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
 # Options that name columns of the .inter file, and the types that these must have.
@@ -51,6 +52,8 @@ class PromptDataset(SequentialDataset):
         Every loaded interaction field, sorted by user and time.
     prompt_field : str
         Option ``PROMPT_ID_FIELD``; 0 in that field is no prompt.
+    whole_histories : bool
+        Whether interactions also come with all items of their histories (``SEEN_LIST``).
     logged : list of (str, Intent or None)
         Text and intent of every prompt that the data set's own file of prompts holds, in the order of
         the numbers in ``LOGGED_FIELD``, of which 0 is none. Empty where there is no such file.
@@ -58,6 +61,7 @@ class PromptDataset(SequentialDataset):
 
     def __init__(self, config) -> None:
         self.prompt_field: str = config["PROMPT_ID_FIELD"]
+        self.whole_histories = False
         self.inter_feat: Any
         super().__init__(config)
 
@@ -228,7 +232,21 @@ class PromptDataset(SequentialDataset):
             if field not in (self.uid_field, LOGGED_FIELD):
                 list_field = field + self.config["LIST_SUFFIX"]
                 interaction[list_field] = cut(values, row - length, length, self.max_item_list_len)
+        if self.whole_histories:
+            users = self.history[self.uid_field]
+            place = row - torch.searchsorted(users, interaction[self.uid_field])
+            items = self.history[self.iid_field]
+            longest = int(place.max()) if len(place) else 0
+            interaction[SEEN_LIST] = cut(items, row - place, place, longest)
         return self.join(interaction) if join else interaction
+
+    def repeats(self) -> float:
+        """The share of the interactions whose item stands in the user's history already."""
+        pairs = self.history[self.uid_field] * self.item_num + self.history[self.iid_field]
+        first = np.unique(pairs.numpy(), return_index=True)[1]
+        again = np.ones(len(pairs), dtype=bool)
+        again[first] = False
+        return float(again[self.inter_feat[ROW_FIELD].numpy()].mean())
 
     def with_prompts(self, rows: Tensor, prompt_ids: Tensor) -> PromptDataset:
         """The interactions at `rows`, each with its prompt; everything else is shared.

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
-from recbole_dpr.evaluation.systems import PromptedBatch, System, dense_ranks, hide_padding
+from recbole_dpr.evaluation.systems import PromptedBatch, System, dense_ranks
 from recbole_dpr.evaluation.text_systems import TextSimilarity
 
 Scorer = Callable[[PromptedBatch, Tensor], Tensor]
@@ -47,7 +47,7 @@ def rerank(batch: PromptedBatch, candidates: Candidates, k: int) -> Tensor:
     """Put the backbone's top k first, by the scorer; the others follow in the backbone's order."""
     items, scores = (part[:, :k] for part in candidates(batch))
     ranks = batch.ranks
-    return hide_padding(ranks.scatter(1, items, ranks.shape[1] + dense_ranks(scores)))
+    return batch.hide(ranks.scatter(1, items, ranks.shape[1] + dense_ranks(scores)))
 
 
 def rerankers(scorer: Scorer, depths: dict[str, int]) -> dict[str, System]:

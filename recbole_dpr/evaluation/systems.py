@@ -31,7 +31,8 @@ class PromptedBatch:
     Parameters
     ----------
     backbone : Tensor ``[batch, n_items]``
-        The backbone's scores without the prompt. Column 0 (padding) becomes minus infinity.
+        The backbone's scores without the prompt, minus infinity for what it never recommends. Column 0 (padding)
+        becomes that.
     include, exclude : BoolTensor ``[batch, n_values]``
         The intent: wanted and unwanted attribute values.
     attributes : Attributes
@@ -58,12 +59,19 @@ class PromptedBatch:
     def __post_init__(self) -> None:
         self.backbone = hide_padding(self.backbone)
 
+    def hide(self, scores: Tensor) -> Tensor:
+        """A copy of scores ``[batch, n_items]`` in which nothing ranks that the backbone never recommends.
+
+        That is padding, and the user's history where the run excludes it.
+        """
+        return scores.masked_fill(self.backbone == -torch.inf, -torch.inf)
+
     @cached_property
     def logits(self) -> Tensor:
         """The backbone's scores on the scale of a softmax, ``[batch, n_items]``: in the same order, but for ties."""
         if self.to_logits is None:
             return self.backbone
-        return hide_padding(self.to_logits(self.backbone))
+        return self.hide(self.to_logits(self.backbone))
 
     @cached_property
     def allowed(self) -> Tensor:
@@ -144,13 +152,13 @@ def dense_ranks(scores: Tensor, order: Tensor | None = None) -> Tensor:
     return ranks.scatter_(1, order, above[:, -1:] - above)
 
 
-def lift(ranks: Tensor, first: Tensor) -> Tensor:
+def lift(batch: PromptedBatch, ranks: Tensor, first: Tensor) -> Tensor:
     """Put the items of the mask `first` before all others, both in the order of `ranks`.
 
-    Nothing is pushed to minus infinity, so that a list fills up with the others in their order where
+    No other item is pushed to minus infinity, so that a list fills up with the others in their order where
     fewer than k items are in the mask.
     """
-    return hide_padding(ranks.add(first, alpha=ranks.shape[1]))
+    return batch.hide(ranks.add(first, alpha=ranks.shape[1]))
 
 
 def backbone(batch: PromptedBatch) -> Tensor:
@@ -160,7 +168,7 @@ def backbone(batch: PromptedBatch) -> Tensor:
 
 def filter_(batch: PromptedBatch) -> Tensor:
     """Filter the whole catalogue: allowed items first, both groups in the backbone's order."""
-    return lift(batch.ranks, batch.allowed)
+    return lift(batch, batch.ranks, batch.allowed)
 
 
 def calibrated_filter(batch: PromptedBatch) -> Tensor:
@@ -176,7 +184,7 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     count = batch.attributes.matrix.sum(dim=1).clamp(min=1).double().log()
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
     calibrated = batch.logits.double() - (wants[:, None] * count).to(batch.logits.device)
-    return lift(dense_ranks(calibrated), batch.allowed)
+    return lift(batch, dense_ranks(calibrated), batch.allowed)
 
 
 def post_filter(batch: PromptedBatch, k: int) -> Tensor:
@@ -186,7 +194,7 @@ def post_filter(batch: PromptedBatch, k: int) -> Tensor:
     """
     last = batch.order[:, min(k, batch.order.shape[1]) - 1, None]
     kth = batch.ranks.gather(1, last)
-    return lift(batch.ranks, batch.allowed & (batch.ranks >= kth))
+    return lift(batch, batch.ranks, batch.allowed & (batch.ranks >= kth))
 
 
 def baselines(config: Any) -> dict[str, System]:

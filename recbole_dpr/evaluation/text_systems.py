@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_dpr.data.draws import KINDS
 from recbole_dpr.evaluation.batches import prompted_batches
 from recbole_dpr.evaluation.metrics import average_rank, ndcg_gain, reported_k
-from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
+from recbole_dpr.evaluation.systems import PromptedBatch
 from recbole_dpr.text.encoder import item_vectors
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Semantic:
     similarity: TextSimilarity
 
     def __call__(self, batch: PromptedBatch) -> Tensor:
-        return hide_padding(self.similarity(batch))
+        return batch.hide(self.similarity(batch))
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,19 @@ class Additive:
 def added(batch: PromptedBatch, cosine: Tensor, weight: Tensor | float) -> Tensor:
     """Return standardised backbone scores + weight x cosine, ``[batch, n_items]``.
 
-    A user's scores get mean 0 and standard deviation 1 over the catalogue: backbones differ in scale
+    A user's scores get mean 0 and standard deviation 1 over what can be recommended: backbones differ in scale
     by orders of magnitude (dot products, probabilities, distances), and users of one backbone by how
     long their vectors are, where one weight and one grid of weights must serve all. The cosine has
     the same scale everywhere.
     """
-    own = batch.logits[:, 1:].double()
-    spread, mean = torch.std_mean(own, dim=1, keepdim=True)
-    standard = (own - mean) / spread.clamp(min=torch.finfo(torch.float32).tiny)
-    return hide_padding(torch.cat([standard[:, :1], standard + weight * cosine[:, 1:]], dim=1))
+    own = batch.logits.double()
+    ranks = own > -torch.inf
+    own = own.masked_fill(~ranks, 0)
+    n = ranks.sum(dim=1, keepdim=True)
+    apart = (own - own.sum(dim=1, keepdim=True) / n).masked_fill(~ranks, 0)
+    spread = (apart.square().sum(dim=1, keepdim=True) / (n - 1).clamp(min=1)).sqrt()
+    standard = apart / spread.clamp(min=torch.finfo(torch.float32).tiny)
+    return batch.hide(standard + weight * cosine)
 
 
 @torch.no_grad()

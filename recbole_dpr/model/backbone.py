@@ -11,7 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_dpr.data.windows import TARGET_LIST
+from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.ways import ITEMS, LENGTHS, USERS, Scores, Vector, Way, embeddings, way_of
@@ -30,6 +30,8 @@ class Backbone(nn.Module):
     Parameters
     ----------
     model : SequentialRecommender
+    exclude_history : bool
+        Whether what stands in a history is not recommended, so that it need not compete in training.
 
     Attributes
     ----------
@@ -47,9 +49,10 @@ class Backbone(nn.Module):
         If the scores of a `Vector` model are no such product.
     """
 
-    def __init__(self, model: SequentialRecommender) -> None:
+    def __init__(self, model: SequentialRecommender, exclude_history: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.exclude_history = exclude_history
         self._kept: dict[Any, Tensor] = {}
         self.way: Way = way_of(type(model))
         name = type(model).__name__
@@ -181,9 +184,14 @@ class Backbone(nn.Module):
         """Cross entropy over the catalogue at every target of a batch of windows."""
         targets = interaction[TARGET_LIST]
         where = targets > 0
-        users = interaction[self.model.USER_ID]
-        states = self.states(interaction[self.model.ITEM_SEQ], users)[where]
-        return catalogue_cross_entropy(states, self.item_vectors(), targets[where])
+        users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
+        states = self.states(items, users)[where]
+        excluded = self.excluded(items, where)
+        return catalogue_cross_entropy(states, self.item_vectors(), targets[where], excluded)
+
+    def excluded(self, items: Tensor, where: Tensor) -> Tensor | None:
+        """What does not compete at n positions of windows ``[B, L]``: `before` them, or None for nothing."""
+        return before(items, where) if self.exclude_history else None
 
 
 def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:

@@ -9,17 +9,17 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from recbole_dpr.data.alignment import AlignmentBatch
 from recbole_dpr.data.attributes import Attributes
+from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.draws import target_intents
 from recbole_dpr.data.logged import LoggedIntents
 from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
-from recbole_dpr.model.losses import catalogue_cross_entropy
+from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
 from recbole_dpr.model.pretrained import fingerprint, learns_to_read, make_reader, reader_kind
 from recbole_dpr.model.reader import read_intents
 from recbole_dpr.model.recbole_model import recbole_model
@@ -71,7 +71,7 @@ class DPR(SequentialRecommender):
         self.attributes: Attributes = dataset.attributes
         self.encoder = encoder
         self.mentions = mentions
-        self.backbone = Backbone(recbole_model(config, dataset))
+        self.backbone = Backbone(recbole_model(config, dataset), config["exclude_history"])
         n_values = len(self.attributes)
         semantic_size = config["semantic_size"] or enough_for(n_values)
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
@@ -213,7 +213,14 @@ class DPR(SequentialRecommender):
 
     def backbone_scores(self, interaction: Interaction) -> Tensor:
         """The backbone's own scores, the prompt ignored: ``[B, n_items]``."""
-        return self.backbone.scores(interaction)
+        return self.without_history(self.backbone.scores(interaction), interaction)
+
+    def without_history(self, scores: Tensor, interaction: Interaction) -> Tensor:
+        """Scores ``[B, n_items]``, those of the histories at minus infinity where the run excludes them."""
+        if not self.backbone.exclude_history:
+            return scores
+        seen = SEEN_LIST if SEEN_LIST in interaction else self.ITEM_SEQ
+        return scores.scatter(1, interaction[seen], -torch.inf)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue, ``[B, n_items]``, with each interaction's prompt if any."""
@@ -237,7 +244,8 @@ class DPR(SequentialRecommender):
         where = torch.arange(items.shape[1], device=items.device) == last[:, None]
         shift, semantic = self.steer(states[rows], items, where, include[rows], exclude[rows])
         moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.item_part().T
-        return scores.index_copy(0, rows, self.own_logits(scores[rows]) + self.strength * moved)
+        steered = self.own_logits(scores[rows]) + self.strength * moved
+        return self.without_history(scores.index_copy(0, rows, steered), interaction)
 
     def own_logits(self, scores: Tensor) -> Tensor:
         """The backbone's scores as they are steered: as they are, where they are a dot product."""
@@ -309,13 +317,13 @@ class DPR(SequentialRecommender):
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         states = part if self.backbone.size else self.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
+        excluded = self.backbone.excluded(items, where)
         if not self.backbone.size:
             own = self.own_logits(part[where.any(dim=1)])
             logits = own + semantic @ self.semantic.item_part().T
-            loss = cross_entropy(logits, targets[where], reduction="sum")
-            return loss / max(1, len(logits))  # a batch without any intent is no NaN
+            return score_cross_entropy(logits, targets[where], excluded)
         users = torch.cat([states[where] + shift, semantic], dim=1)
-        return catalogue_cross_entropy(users, self.item_vectors(), targets[where])
+        return catalogue_cross_entropy(users, self.item_vectors(), targets[where], excluded)
 
     def steering_parameters(self, semantic: bool = True) -> list[nn.Parameter]:
         """What stage 3 trains: neither the backbone nor the reader, and the semantic space if told so."""

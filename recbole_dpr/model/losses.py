@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 # Targets whose logits are in memory at once. On a CPU few enough for its cache, through which five passes go;
 # on a GPU enough to keep it busy.
@@ -17,7 +18,9 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     """Computes the gradients with the loss: one pass over the logits in place of five."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, targets: Tensor, excluded: Tensor | None
+    ) -> Tensor:
         user_grad = torch.empty_like(users)
         moves = ctx.needs_input_grad[1]  # stage 3 may have all item vectors frozen
         item_grad = torch.zeros_like(items) if moves else None
@@ -29,6 +32,9 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             # One column a target: with one row a target, so wide a product takes up to twice the time on a CPU.
             logits = items @ users[rows].T
             own = logits.gather(0, wanted)
+            if excluded is not None:
+                logits.scatter_(0, excluded[rows].T, -torch.inf)
+                logits.scatter_(0, wanted, own)  # a target that came before does compete
             top = logits.amax(dim=0, keepdim=True)
             probability = logits.sub_(top).exp_()
             mass = probability.sum(dim=0, keepdim=True)
@@ -45,10 +51,12 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         user_grad, item_grad = ctx.saved_tensors
         scale = grads[0] / len(user_grad)
-        return user_grad * scale, None if item_grad is None else item_grad * scale, None
+        return user_grad * scale, None if item_grad is None else item_grad * scale, None, None
 
 
-def catalogue_cross_entropy(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+def catalogue_cross_entropy(
+    users: Tensor, items: Tensor, targets: Tensor, excluded: Tensor | None = None
+) -> Tensor:
     """Mean cross entropy of a softmax over the catalogue of dot products.
 
     Equals ``torch.nn.functional.cross_entropy(users @ items.T, targets)`` up to rounding; about twice as
@@ -59,10 +67,21 @@ def catalogue_cross_entropy(users: Tensor, items: Tensor, targets: Tensor) -> Te
     users : Tensor ``[n, d]``
     items : Tensor ``[n_items, d]``
     targets : LongTensor ``[n]``
+    excluded : LongTensor ``[n, L]``, optional
+        Items that do not compete for a target, in any order, zeros among them; the target itself always does.
     """
     if not len(users):
         return users.sum() + 0 * items.sum()
     # Mixed precision (`enable_amp`) hands over halves, in which a sum over a catalogue loses its small terms.
     dtype = torch.promote_types(torch.promote_types(users.dtype, items.dtype), torch.float32)
     with torch.autocast(users.device.type, enabled=False):
-        return _CatalogueCrossEntropy.apply(users.to(dtype), items.to(dtype), targets)
+        return _CatalogueCrossEntropy.apply(users.to(dtype), items.to(dtype), targets, excluded)
+
+
+def score_cross_entropy(scores: Tensor, targets: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """The same from scores ``[n, n_items]`` of the whole catalogue."""
+    if excluded is not None:
+        own = scores.gather(1, targets[:, None])
+        scores = scores.scatter(1, excluded, -torch.inf).scatter(1, targets[:, None], own)
+    # A batch without any target is no NaN.
+    return cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))

@@ -65,7 +65,7 @@ class Ranker:
     def best(
         self, ids: Ids, intents: Intents, strength: float, k: int, exclude_history: bool
     ) -> Found:
-        """Token and score of the k best items of each history."""
+        """Token and score of the k best items of each history, which `exclude_history` leaves out."""
         find = self._rank if self.index is None else self._search
         found: Found = []
         for rows, part in _parts(ids, intents):

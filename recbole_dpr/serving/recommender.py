@@ -112,7 +112,7 @@ class Recommender:
         prompts: Sequence[Prompt],
         k: int = 10,
         strength: float = 1.0,
-        exclude_history: bool = False,
+        exclude_history: bool | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         strict: bool = False,
@@ -131,8 +131,9 @@ class Recommender:
         strength : float
             How far a prompt moves the user: 0 not at all (the backbone's scores, bit for bit), 1 as
             trained, above harder; at most 10.
-        exclude_history : bool
-            Leave out what is in the history; there may then be fewer than k answers.
+        exclude_history : bool, optional
+            Leave out what is in the history; there may then be fewer than k answers. None: as the run
+            did when it was trained and evaluated (`excludes_history`).
         include, exclude : sequence of str, optional
             Attribute values that every request wants or rejects beside what its prompt says.
         strict : bool
@@ -163,7 +164,7 @@ class Recommender:
         prompts: Sequence[Prompt],
         k: int = 10,
         strength: float = 1.0,
-        exclude_history: bool = False,
+        exclude_history: bool | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         strict: bool = False,
@@ -175,6 +176,8 @@ class Recommender:
         strength = check_strength(strength)
         ids, skipped = self._histories.known(histories, len_of(prompts), strict)
         intents = self._intents(prompts, include, exclude)
+        if exclude_history is None:
+            exclude_history = self.excludes_history
         found = self._ranker.best(ids, intents, strength, int(k), exclude_history)
         return [Answer(items, n) for items, n in zip(found, skipped, strict=True)]
 
@@ -209,6 +212,11 @@ class Recommender:
         """Whether the model is a DPR, rather than a plain RecBole model."""
         return self._memory is not None
 
+    @property
+    def excludes_history(self) -> bool:
+        """Whether what stands in a history is left out where a request does not say: as in training."""
+        return isinstance(self.model, DPR) and self.model.backbone.exclude_history
+
     def read(
         self,
         prompt: Prompt,
@@ -237,7 +245,7 @@ class Recommender:
         prompt: Prompt,
         k: int = 10,
         strength: float = 1.0,
-        exclude_history: bool = False,
+        exclude_history: bool | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         strict: bool = False,
@@ -273,7 +281,7 @@ class Recommender:
         after = before + shift + semantic
         ranked = torch.ones(len(before), dtype=torch.bool, device=before.device)
         ranked[0] = False
-        if exclude_history:
+        if self.excludes_history if exclude_history is None else exclude_history:
             ranked[ids[0]] = False
         return [
             {

@@ -22,7 +22,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], Any, str]] = {
     "prompt": ((str, list, type(None)), None, "a text, null or a list of texts (turns)"),
     "k": ((int,), 10, "a whole number"),
     "strength": ((int, float), 1.0, "a number"),
-    "exclude_history": ((bool,), False, "true or false"),
+    "exclude_history": ((bool, type(None)), None, "true, false or null (as the run was trained)"),
     "include": ((Texts,), [], "a list of attribute values"),
     "exclude": ((Texts,), [], "a list of attribute values"),
     "strict": ((bool,), False, "true or false"),

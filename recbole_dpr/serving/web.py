@@ -136,6 +136,7 @@ def about(recommender: Recommender) -> dict[str, Any]:
         "items": len(recommender.titles),
         "values": recommender.catalogue.attributes.values if recommender.takes_prompts else [],
         "prompts": recommender.takes_prompts,
+        "exclude_history": recommender.excludes_history,
     }
 
 

@@ -7,6 +7,7 @@ const turns = [...document.querySelectorAll(".turn")];
 const titles = new Map();
 const WAIT = 60; // ms after the last key before the server is asked
 let state = { history: [], prompt: ["", ""], strength: 1, exclude_history: false };
+let trained = false; // whether the run left histories out when it was trained
 let asked = null;
 let timer = 0;
 
@@ -34,7 +35,7 @@ function readAddress() {
   state.prompt = turns.map((_, n) => given.getAll("p")[n] || "");
   const strength = parseFloat(given.get("s") ?? "1");
   state.strength = strength >= 0 && strength <= 3 ? strength : 1;
-  state.exclude_history = given.get("x") === "1";
+  state.exclude_history = given.has("x") ? given.get("x") === "1" : trained;
 }
 
 function writeAddress() {
@@ -42,7 +43,7 @@ function writeAddress() {
   state.history.forEach((item) => kept.append("i", item));
   state.prompt.forEach((text) => kept.append("p", text));
   kept.set("s", state.strength);
-  if (state.exclude_history) kept.set("x", "1");
+  if (state.exclude_history !== trained) kept.set("x", state.exclude_history ? "1" : "0");
   history.replaceState(null, "", "#" + kept);
 }
 
@@ -206,6 +207,7 @@ async function start() {
 
   const [about, users] = await Promise.all([fetchJson("health"), fetchJson("users")]);
   $("about").textContent = `${about.model}, trained on ${about.dataset}: ${about.items} items, ranked with and without your words.`;
+  trained = about.exclude_history;
   $("values").textContent = about.values.join(", ") || "this model takes no prompts";
   $("user-label").hidden = !users.length;
   users.forEach(({ user, history }) => {
