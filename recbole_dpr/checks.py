@@ -47,6 +47,11 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
             f"loss_type={options['loss_type']} is not for DPR, whose loss is a cross entropy over "
             "the whole catalogue; leave loss_type out"
         )
+    if options["exclude_history"] and not options["promptable"]:
+        raise DPRError(
+            f"exclude_history is for DPR: {options['backbone']} alone ranks as in RecBole; leave it out, or "
+            f"take the backbone of DPR-{options['backbone']}"
+        )
     given = [name for name in ("backbone_checkpoint", "checkpoint", "resume") if options[name]]
     if len(given) > 1:
         raise DPRError(f"{' and '.join(given)} contradict each other; give one of them")

@@ -304,6 +304,7 @@ def test_numbers_in_files_are_numbers(tmp_path):
         ("--eval_args={split: {RS: [8, 1, 1]}}", "eval_args: split must be"),
         ("--eval_args={ordr: TO}", "eval_args has no entry 'ordr'; did you mean 'order'"),
         ("--repeatable=False", "repeatable must be True"),
+        ("--exclude_history=None", "option 'exclude_history' takes a bool"),
         ("--loss_type=BPR", "loss_type=BPR is not for DPR"),
         ("--nproc=2", "nproc=2: training in more than one process is not supported yet"),
         ("--world_size=4", "world_size=4: training in more than one process is not supported"),
@@ -320,6 +321,8 @@ def test_options_that_contradict_each_other():
     assert config("--epochs=1", "--epochs=1")["epochs"] == 1
     says = message("--checkpoint=a", "--backbone_checkpoint=b")
     assert "backbone_checkpoint and checkpoint contradict each other" in says
+    says = message("--exclude_history=True", model="SASRec")
+    assert "exclude_history is for DPR: SASRec alone ranks as in RecBole" in says
 
 
 def test_the_message_names_where_the_option_was_given(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
-from recbole_dpr.data.dataset import PromptDataset
+from recbole_dpr.data.dataset import SEEN_LIST, PromptDataset
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.errors import DPRError
 
@@ -26,6 +26,31 @@ def test_lists_equal_those_that_recbole_materialises(tiny_config):
         a, b = own[rows], split[rows]
         for field in ("user_id", "item_id", "item_id_list", "timestamp_list", "item_length"):
             assert torch.equal(a[field], b[field]), field
+
+
+def test_a_split_can_come_with_whole_histories(tiny_config):
+    short, whole = (
+        load_data(tiny_config(MAX_ITEM_LIST_LENGTH=4, exclude_history=exclude)).test._dataset
+        for exclude in (False, True)
+    )
+    rows = torch.randperm(len(whole))
+    assert SEEN_LIST not in short[rows]
+    batch, full = whole[rows], SequentialDataset(tiny_config(MAX_ITEM_LIST_LENGTH=50)).build()[2]
+    assert torch.equal(batch[SEEN_LIST], full[rows]["item_id_list"][:, :11])
+    assert torch.equal(batch["item_id_list"], short[rows]["item_id_list"])
+
+
+def test_the_share_of_repeats_is_that_of_the_split(tiny_config, data_path):
+    assert load_data(tiny_config()).train.repeats() == 0
+    path = data_path / "tiny/tiny.inter"
+    rewrite(path, lambda text: text + "".join(f"u{n}\ti{n}\t99\n" for n in range(40)))
+    again = load_data(tiny_config())
+    assert again.train.repeats() == 0  # the last interaction is the test's
+    taken = again.test._dataset
+    listed = (taken[torch.arange(40)]["item_id_list"] == taken.inter_feat["item_id"][:, None]).any(
+        1
+    )
+    assert taken.repeats() >= listed.float().mean() > 0
 
 
 def test_no_padded_list_is_kept(tiny_config):

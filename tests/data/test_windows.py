@@ -7,7 +7,7 @@ import torch
 
 from recbole_dpr.data.dataset import ROW_FIELD
 from recbole_dpr.data.loading import PrefixLoader, load_data
-from recbole_dpr.data.windows import TARGET_LIST, PrefixWindows, WindowLoader
+from recbole_dpr.data.windows import TARGET_LIST, PrefixWindows, WindowLoader, before
 
 
 @pytest.fixture
@@ -116,6 +116,12 @@ def test_a_prefix_window_is_the_same_in_every_epoch(tiny_config, uneven):
     first = loader.windows(torch.arange(50))["item_id_list"]
     loader.set_epoch(3)
     assert torch.equal(loader.windows(torch.arange(50))["item_id_list"], first)
+
+
+def test_before_holds_the_items_up_to_each_position():
+    items = torch.tensor([[3, 5, 7], [2, 4, 0]])
+    where = torch.tensor([[True, False, True], [False, True, False]])
+    assert before(items, where).tolist() == [[3, 0, 0], [3, 5, 7], [2, 4, 0]]
 
 
 def test_prefixes_are_drawn_anew_and_depend_on_seed_and_epoch_alone(tiny_config, uneven):

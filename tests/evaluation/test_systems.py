@@ -100,6 +100,16 @@ def test_filter_keeps_every_order_and_every_tie_of_the_backbone(spread):
         assert [level[key] for key in keys] == [levels[score] for score in result]
 
 
+def test_what_the_backbone_never_recommends_no_system_does():
+    """Item 1 was watched: the others move up, and post-filters and calibration look at them alone."""
+    asked = batch((-torch.inf, *FALLING[1:]), include=[COMEDY])
+    for name, system in baselines({"post_filter_k": 2}).items():
+        scores = system(asked)
+        assert scores[0, 1] == -torch.inf and not scores[0, 2:].isinf().any(), name
+    assert ranking(filter_(asked))[:4] == [3, 5, 2, 4]
+    assert ranking(post_filter(asked, k=2))[:4] == [3, 2, 4, 5]
+
+
 def test_dense_ranks_count_distinct_scores():
     assert dense_ranks(torch.tensor([[7.0, -1.0, 7.0, 3.0]])).tolist() == [[2, 0, 2, 1]]
     assert dense_ranks(torch.tensor([[-0.0, 0.0]])).tolist() == [[0, 0]]

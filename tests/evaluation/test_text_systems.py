@@ -73,6 +73,16 @@ def test_an_item_without_text_is_like_nothing(similarity):
     assert similarity(batch((0, 0, 0), REFUSAL))[0].tolist() == pytest.approx([0, 0.8, 0.6, 0])
 
 
+def test_scores_are_standardised_over_what_can_be_recommended(similarity):
+    alone, watched = batch((1, 3, 5), WISH), batch((1, -torch.inf, 5), WISH)
+    weight = torch.tensor([[2.0]], dtype=torch.double)
+    found = added(watched, similarity(watched), weight)[0]
+    assert found[:3].tolist() == [-torch.inf, pytest.approx(-(0.5**0.5)), -torch.inf]
+    assert found[3] == pytest.approx(0.5**0.5)
+    own = added(alone, similarity(alone), weight)[0, 1:] - 2 * similarity(alone)[0, 1:]
+    assert own.mean().item() == pytest.approx(0) and own.std().item() == pytest.approx(1)
+
+
 def test_texts_are_encoded_once(similarity):
     for _ in range(3):
         similarity(batch((0, 0, 0), WISH))

@@ -11,6 +11,8 @@ from recbole_dpr.training.trainer import DPRTrainer
 MORE = {
     "DPR-SASRec": {"compare": ["additive", "semantic", "rerank_5"], "delta_auc_users": 5},
     "DPR-GRU4Rec": {"joint": True},
+    "DPR-FPMC": {"exclude_history": True},
+    "DPR-GRU4RecF": {"exclude_history": True, "selected_features": ["colour"]},
     "DPR-BERT4Rec": {"reader": "trained", "reader_prompts": 40},
     "DPR-SHAN": {},
     "DPR-DIN": {},

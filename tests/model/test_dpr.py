@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.windows import PrefixWindows
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model import dpr
 from recbole_dpr.model.build import build_dpr, make_encoder
@@ -53,6 +55,40 @@ def test_an_intent_that_is_read_moves_scores_and_leaves_the_rows_beside_it_alone
     alone = model.backbone_scores(batch)
     assert torch.equal(scores[1::2], alone[1::2])
     assert not torch.isclose(scores[::2], alone[::2]).all(dim=1).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["DPR-SASRec", "DPR-FPMC", "DPR-DIN"])
+def test_what_stands_in_the_history_can_be_left_out(tiny_config, name):
+    plain, _ = build(tiny_config, name, MAX_ITEM_LIST_LENGTH=4)
+    model, data = build(tiny_config, name, MAX_ITEM_LIST_LENGTH=4, exclude_history=True)
+    batch = ask(data, 0)
+    include = torch.zeros(len(batch), 3)
+    include[::2, 0] = 1
+    hidden = torch.zeros(len(batch), model.n_items, dtype=torch.bool)
+    hidden.scatter_(1, batch[SEEN_LIST], True)  # beyond the four of the list, too
+    assert int(hidden[:, 1:].sum()) == 11 * len(batch)
+    for asked in (include, torch.zeros_like(include)):
+        scores = model.steered_scores(batch, asked, torch.zeros_like(asked))
+        expected = plain.steered_scores(batch, asked, torch.zeros_like(asked))
+        assert torch.equal(scores, expected.masked_fill(hidden, -torch.inf))
+    batch.interaction.pop(SEEN_LIST)  # as in a batch of another's making
+    alone = model.backbone_scores(batch)
+    assert alone.isinf()[:, 1:].sum(dim=1).tolist() == [4] * len(batch)
+
+
+@pytest.mark.parametrize("name", ["DPR-SASRec", "DPR-FPMC"])
+def test_in_stage_3_the_history_does_not_compete(tiny_config, name):
+    """The softmax loses competitors and keeps the targets, so the loss of every batch falls."""
+    losses = []
+    for exclude in (False, True):
+        model, data = build(tiny_config, name, exclude_history=exclude)
+        windows = PrefixWindows(tiny_config(name), data.train, 16, 64)
+        batch = next(iter(windows))
+        torch.manual_seed(1)
+        with torch.no_grad():
+            losses.append(model.prompted_loss(batch, model.backbone_part(batch)).item())
+    assert losses[1] < losses[0]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from recbole_dpr.model import losses
-from recbole_dpr.model.losses import catalogue_cross_entropy
+from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
 
 
 @pytest.mark.parametrize("rows", [7, 64, 4096])
@@ -22,6 +22,28 @@ def test_equals_torch(monkeypatch, rows):
     assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("rows", [7, 64])
+def test_what_is_excluded_does_not_compete_but_the_target_does(monkeypatch, rows):
+    monkeypatch.setattr(losses, "ROWS", rows)
+    torch.manual_seed(0)
+    users = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    targets, excluded = torch.randint(1, 30, (50,)), torch.randint(30, (50, 6))
+    excluded[::5, 0] = targets[::5]  # taken before, and again
+    scores = users @ items.T
+    hidden = torch.zeros_like(scores, dtype=torch.bool).scatter(1, excluded, True)
+    hidden[torch.arange(50), targets] = False
+    expected = cross_entropy(scores.masked_fill(hidden, -torch.inf), targets)
+    wanted = torch.autograd.grad(expected, (users, items))
+    for loss in (
+        catalogue_cross_entropy(users, items, targets, excluded),
+        score_cross_entropy(users @ items.T, targets, excluded),
+    ):
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+        for found, gradient in zip(torch.autograd.grad(loss, (users, items)), wanted, strict=True):
+            torch.testing.assert_close(found, gradient)
 
 
 def test_frozen_items_take_no_gradient_and_change_none():
