@@ -5,6 +5,7 @@ import pytest
 import recbole_dpr
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.errors import DPRError
+from recbole_dpr.quick_start import evaluate
 from recbole_dpr.serving.requests import parse_request, respond
 from recbole_dpr.serving.web import about
 
@@ -41,6 +42,13 @@ def test_the_figures_are_those_of_lists_without_the_history(run, recommender):
     assert figures["DPR"]["hit@10"] == pytest.approx(sum(hits) / len(hits))
     # Thirteen of 24 items are left to each of them, so that chance has 10 of 13.
     assert sum(hits) / len(hits) > 0.6
+
+
+def test_a_run_can_be_measured_either_way(run):
+    own, with_history = (evaluate(run["run_dir"], {"exclude_history": x}) for x in (True, False))
+    assert own["tasks"] == run["tasks"]
+    hits = [found["tasks"]["standard"]["backbone"]["hit@10"] for found in (own, with_history)]
+    assert hits[1] < hits[0]
 
 
 def test_a_request_that_says_nothing_goes_by_the_run(recommender):
