@@ -248,8 +248,7 @@ def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
                 "loss_type=BPR is not for windows, which are trained with the cross entropy over the whole "
                 "catalogue; leave loss_type out"
             )
-        size, stride = config.stage(1).batch_size, config["stage1_window_stride"]
-        return WindowLoader(config, data.train, size, stride)
+        return WindowLoader(config, data.train, config.stage(1).batch_size)
     return PrefixLoader(config, data.train, data.train_sampler, config.stage(1).prefixes)
 
 

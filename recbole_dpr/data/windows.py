@@ -41,8 +41,6 @@ class WindowLoader:
         The training split.
     batch_size : int
         Windows per batch.
-    stride : int, optional
-        In place of ``window_stride``.
     fixed_cuts : bool
         Cut every epoch as the first, so that what was computed for a window holds for all epochs.
 
@@ -55,12 +53,7 @@ class WindowLoader:
     """
 
     def __init__(
-        self,
-        config: Any,
-        dataset: PromptDataset,
-        batch_size: int,
-        stride: int | None = None,
-        fixed_cuts: bool = False,
+        self, config: Any, dataset: PromptDataset, batch_size: int, fixed_cuts: bool = False
     ) -> None:
         self._dataset = dataset
         self.config = config
@@ -68,7 +61,7 @@ class WindowLoader:
         self.fixed_cuts = fixed_cuts
         self.shuffle = bool(config["shuffle"])
         self.length = config["MAX_ITEM_LIST_LENGTH"]
-        self.stride = min(stride or config["window_stride"], self.length)
+        self.stride = min(config["window_stride"], self.length)
         row = dataset.inter_feat[ROW_FIELD].numpy()
         users = dataset.inter_feat[dataset.uid_field].numpy()
         first = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
