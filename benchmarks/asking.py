@@ -13,10 +13,4 @@ def histories_of(run_dir: str, users: int, seed: int) -> list[list[str]]:
     config = DPRConfig.from_run(run_dir)
     split = load_data(config).test.dataset
     rows = np.random.default_rng(seed).permutation(len(split))[:users]
-    interactions = split[np.sort(rows)]
-    lists = interactions[split.iid_field + config["LIST_SUFFIX"]]
-    lengths = interactions[split.item_list_length_field]
-    return [
-        [str(token) for token in split.id2token(split.iid_field, row[:length])]
-        for row, length in zip(lists.tolist(), lengths.tolist(), strict=True)
-    ]
+    return split.histories(np.sort(rows))

@@ -209,8 +209,8 @@ def main() -> None:
             if path.is_file():
                 continue
             if not backbone:
-                plain = args.model.removeprefix("DPR-")
-                backbone = run_recbole_dpr(plain, args.dataset, config_dict=given)["run_dir"]
+                alone = {**given, "stage2_epochs": 0, "stage3_epochs": 0}
+                backbone = run_recbole_dpr(args.model, args.dataset, config_dict=alone)["run_dir"]
             more = {"n_experts": n, "backbone_checkpoint": backbone, "stage1_epochs": 0}
             config = DPRConfig(args.model, args.dataset, config_dict={**given, **more})
             record = run(config, args.every)

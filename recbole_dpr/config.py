@@ -79,6 +79,13 @@ FALLBACKS = {
 }
 
 
+# Options of RecBole's trainer and evaluator that this package's do without.
+UNUSED = {
+    "eval_step": "every epoch is validated",
+    "metric_decimal_place": "figures keep eight decimals",
+}
+
+
 @dataclass(frozen=True)
 class StageOptions:
     """What one training stage goes by, RecBole's fallbacks and limits applied."""
@@ -321,7 +328,10 @@ class DPRConfig(Config):
 
 
 def _warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: bool) -> None:
-    """Say where an option of RecBole's was given and the stages have one of their own."""
+    """Say where an option of RecBole's was given that does nothing, or that the stages have one of their own for."""
+    for name, instead in UNUSED.items():
+        if name in given:
+            getLogger().warning("%s=%s does nothing: %s", name, given[name], instead)
     for name, fallback in FALLBACKS.items():
         own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]
         kept = [f"{option}={final[option]}" for option in own if final[option] is not None]

@@ -44,6 +44,9 @@ from recbole_dpr.training.validation import PromptedTraining
 
 __all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
 
+# Of the training targets: where fewer were taken before, histories need not be recommended again.
+REPEATS = 0.01
+
 VERSIONS = ("recbole", "torch", "transformers", "numpy", "pandas")
 
 
@@ -106,6 +109,8 @@ def run_recbole_dpr(
     logger = log_to(run_dir, config["state"])
     logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
     logger.info(data.whole)
+    if config["promptable"]:
+        say_of_repeats(data.train, config["exclude_history"])
     logger.debug(config)
     config.to_yaml(run_dir / CONFIG_FILE)
     Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
@@ -192,6 +197,21 @@ def objective_function(
     result = run_recbole_dpr(None, None, config_file_list, config_dict, saved)
     keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
     return {"model": (config_dict or {}).get("model"), **{key: result[key] for key in keys}}
+
+
+def say_of_repeats(train: PromptDataset, exclude_history: bool) -> None:
+    """Say where option `exclude_history` goes against what people in the training split do."""
+    share = train.repeats()
+    if exclude_history and share >= REPEATS:
+        getLogger().warning(
+            f"{share:.1%} of the training targets were taken before: with exclude_history=True such items "
+            "are never recommended"
+        )
+    if not exclude_history and share < REPEATS:
+        getLogger().info(
+            "Hardly anybody takes an item twice: --exclude_history=True leaves out of the lists what stands in "
+            "the history, which RecBole's protocol does not"
+        )
 
 
 def new_run_dir(config: DPRConfig) -> Path:

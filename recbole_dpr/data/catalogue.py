@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from recbole_dpr.data.attributes import Attributes
@@ -17,6 +18,7 @@ from recbole_dpr.files import write_text
 
 CATALOGUE_FILE = "items.json"
 USERS_FILE = "users.json"
+LONGEST = 1000  # items of a history that a request may hold
 EXAMPLES = 50  # users whose histories a run folder keeps, to try the model on
 
 
@@ -114,13 +116,11 @@ class Catalogue:
 
 def save_users(path: str | Path, dataset: PromptDataset) -> None:
     """Write the histories of a few users of a split, as ``[[user, [item, ...]], ...]``."""
-    batch = dataset[torch.arange(min(EXAMPLES, len(dataset)))]
-    users = dataset.id2token(dataset.uid_field, batch[dataset.uid_field])
-    lists = batch[dataset.iid_field + dataset.config["LIST_SUFFIX"]]
-    lengths = batch[dataset.item_list_length_field].tolist()
+    rows = np.arange(min(EXAMPLES, len(dataset)))
+    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field][rows])
     known = [
-        [str(user), [str(t) for t in dataset.id2token(dataset.iid_field, row[:length])]]
-        for user, row, length in zip(users, lists, lengths, strict=True)
+        [str(user), history[-LONGEST:]]
+        for user, history in zip(users, dataset.histories(rows), strict=True)
     ]
     write_text(path, json.dumps(known, ensure_ascii=False) + "\n")
 

@@ -240,6 +240,21 @@ class PromptDataset(SequentialDataset):
             interaction[SEEN_LIST] = cut(items, row - place, place, longest)
         return self.join(interaction) if join else interaction
 
+    def last_items(self) -> Interaction:
+        """All interactions, with their lists alone: whole histories of a whole split would fill the memory."""
+        plain = self.copy(self.inter_feat)
+        plain.whole_histories = False
+        return plain[np.arange(len(plain))]
+
+    def histories(self, rows: np.ndarray) -> list[list[str]]:
+        """The histories of the interactions at `rows` as item tokens, oldest first: whole ones, or their lists."""
+        interactions = self[rows]
+        whole = SEEN_LIST in interactions
+        lists = interactions[SEEN_LIST if whole else self.iid_field + self.config["LIST_SUFFIX"]]
+        return [
+            [str(token) for token in self.id2token(self.iid_field, row[row > 0])] for row in lists
+        ]
+
     def repeats(self) -> float:
         """The share of the interactions whose item stands in the user's history already."""
         pairs = self.history[self.uid_field] * self.item_num + self.history[self.iid_field]

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,6 @@ from recbole.data.interaction import Interaction
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.variants import dataset_class
 from recbole_dpr.errors import DPRError
-
-# Of the training targets: where fewer were taken before, histories need not be recommended again.
-REPEATS = 0.01
 
 
 class PrefixLoader:
@@ -110,11 +106,6 @@ def load_data(config: Any) -> Splits:
     train_sampler, *_ = create_samplers(config, dataset, splits)
     for split in splits[1:]:
         split.whole_histories = config["exclude_history"]
-    if config["promptable"] and not config["exclude_history"] and splits[0].repeats() < REPEATS:
-        getLogger().info(
-            f"Hardly anybody in {config['dataset']} takes an item twice: --exclude_history=True leaves out of "
-            "the lists what stands in the history, which RecBole's protocol does not"
-        )
     # Without samplers: the whole catalogue is ranked, nothing is drawn.
     valid, test = (FullSortEvalDataLoader(config, split, None) for split in splits[1:])
     return Splits(dataset, splits[0], valid, test, train_sampler)

@@ -73,7 +73,7 @@ def prompted_tasks(
         phrases, and in hard ones where the phrasebook has such.
     """
     generator = torch.Generator().manual_seed(seed)
-    interactions = split[np.arange(len(split))]
+    interactions = split.last_items()
     lists = interactions[split.iid_field + split.config["LIST_SUFFIX"]]
     counts = history_counts(split.attributes, lists)
     targets = split.attributes.matrix[interactions[split.iid_field]]

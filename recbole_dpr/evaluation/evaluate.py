@@ -63,7 +63,7 @@ def evaluate_tasks(
         Tasks of unseen phrases go to ``tasks``, those of phrases ``"train"`` to
         ``tasks_seen_phrases``, hard ones to ``tasks_hard_phrases``; the standard task goes to all.
     config : RecBole Config
-        Reads ``model``, ``dataset``, ``seed``, ``topk``, ``device``, ``PROMPT_ID_FIELD``,
+        Reads ``model``, ``dataset``, ``seed``, ``exclude_history``, ``topk``, ``device``, ``PROMPT_ID_FIELD``,
         ``post_filter_k``, ``show_progress`` and what RecBole's loader and collector read.
     dataset : PromptDataset
         The test (or validation) split, whose rows the tasks name.
@@ -94,7 +94,8 @@ def evaluate_tasks(
     model.eval()
     asked = [p for p in PARTS if p == "unseen" or any(task.phrases == p for task in tasks)]
     keys = ("slices", "left_out", "standard_error", "significance", "system_seconds", "seconds")
-    metrics: dict[str, Any] = {key: config[key] for key in ("model", "dataset", "seed")}
+    named = ("model", "dataset", "seed", "exclude_history")
+    metrics: dict[str, Any] = {key: config[key] for key in named}
     metrics.update({key: {} for key in (*(PARTS[p] for p in asked), *keys)})
     ranks: dict[str, Any] = {phrases: {} for phrases in asked}
     evaluator = Evaluator(_settings(config))

@@ -99,7 +99,7 @@ def average_rank(scores: Tensor, items: Tensor) -> Tensor:
     """Return the rank of one item per row, from 1, float ``[batch]``.
 
     Rank = 1 + number of greater scores + half the number of *other* equal ones: the mean over all
-    orders of the tie. Item 0 (padding) is not counted.
+    orders of the tie. Item 0 (padding) is not counted. What scores minus infinity is never recommended: last.
 
     Parameters
     ----------
@@ -110,7 +110,8 @@ def average_rank(scores: Tensor, items: Tensor) -> Tensor:
     real = scores[:, 1:]
     greater = (real > own).sum(dim=1)
     others = (real == own).sum(dim=1) - 1
-    return 1 + greater + others / 2
+    rank = 1 + greater + others / 2
+    return rank.where(own[:, 0] > -torch.inf, real.shape[1])
 
 
 def ndcg_gain(rank: Tensor, k: int) -> Tensor:
@@ -202,6 +203,8 @@ class PromptCollector(Collector):
             satisfied = _expected(allowed, scores_tensor, top, tied)
         if forbidden is not None:
             violated = _expected(forbidden, scores_tensor, top, tied)
+        shown = scores_tensor.gather(1, top) > -torch.inf  # there may be fewer than k to recommend
+        satisfied, violated = satisfied * shown, violated * shown
         self.data_struct.update_tensor("rec.satisfied", satisfied)
         self.data_struct.update_tensor("rec.violated", violated)
 

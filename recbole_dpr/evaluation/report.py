@@ -47,6 +47,9 @@ nothing but the prompt's text, here in phrases that never occurred in training. 
 NDCG and Recall: higher is better. Satisfied: share of the top {k} that the prompt allows. Violation:
 share of the top {k} that it rules out (lower is better). Ties rank at their average."""
 
+EXCLUDED = """No system recommends what stands in a user's history (`exclude_history`): these figures do not compare with
+those of runs in which it may be recommended again, as in RecBole."""
+
 
 SYSTEMS = {
     "filter": "the backbone's ranking with all allowed items first.",
@@ -212,6 +215,7 @@ def write_report(
     parts = [
         f"# {names['model']} on {names['dataset']}",
         INTRODUCTION.format(k=k, systems=_described(metrics), **names),
+        *([EXCLUDED] if metrics.get("exclude_history") else []),
         "## Result on unseen phrases",
         figures_table(metrics["tasks"], k, metrics["standard_error"]),
         ERRORS,

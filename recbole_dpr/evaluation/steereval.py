@@ -34,7 +34,8 @@ RANKED_AT_ONCE = 256  # rows, to bound the memory of the ranks
 def auc(scores: Tensor, marked: Tensor) -> Tensor:
     """Return the chance that a marked item scores above one that is not, double ``[batch]``.
 
-    From the rank sum (Mann and Whitney); a tie counts half.
+    From the rank sum (Mann and Whitney); a tie counts half. What scores minus infinity, and so is never
+    recommended, takes no part; where nothing is left on a side, the chance is a half.
 
     Parameters
     ----------
@@ -42,14 +43,18 @@ def auc(scores: Tensor, marked: Tensor) -> Tensor:
     marked : BoolTensor ``[batch, n]``
         Some of each row, but not all.
     """
+    shown = scores > -torch.inf
+    marked = marked.to(shown.device) & shown
     sums = [
         torch.from_numpy(rankdata(part.cpu().numpy(), axis=1)).masked_fill(~own, 0).sum(dim=1)
         for part, own in zip(
             scores.split(RANKED_AT_ONCE), marked.cpu().split(RANKED_AT_ONCE), strict=True
         )
     ]
-    n = marked.cpu().sum(dim=1)
-    return (torch.cat(sums) - n * (n + 1) / 2) / (n * (marked.shape[1] - n))
+    n, others = marked.sum(dim=1).cpu(), (shown & ~marked).sum(dim=1).cpu()
+    below = (~shown).sum(dim=1).cpu()  # of each marked item's rank
+    above = torch.cat(sums) - n * below - n * (n + 1) / 2
+    return torch.where(n * others > 0, above / (n * others).clamp(min=1), 0.5)
 
 
 def steering_tasks(

@@ -11,6 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
+from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
@@ -218,6 +219,8 @@ def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor
 def score_singly(model: Any, interaction: Interaction) -> Tensor:
     """Scores of the whole catalogue, ``[B, n_items]``, by a model that scores one item at a time."""
     catalogue = torch.arange(model.n_items, device=interaction[model.ITEM_SEQ].device)
+    # Everything in a batch is copied for every item.
+    interaction = Interaction({k: v for k, v in interaction.interaction.items() if k != SEEN_LIST})
     rows = max(1, PAIRS // len(catalogue))
     scores = []
     for begin in range(0, len(interaction), rows):

@@ -33,7 +33,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             logits = items @ users[rows].T
             own = logits.gather(0, wanted)
             if excluded is not None:
-                logits.scatter_(0, excluded[rows].T, -torch.inf)
+                logits.scatter_(0, excluded[rows].T, -torch.inf)[0] = -torch.inf
                 logits.scatter_(0, wanted, own)  # a target that came before does compete
             top = logits.amax(dim=0, keepdim=True)
             probability = logits.sub_(top).exp_()
@@ -68,7 +68,8 @@ def catalogue_cross_entropy(
     items : Tensor ``[n_items, d]``
     targets : LongTensor ``[n]``
     excluded : LongTensor ``[n, L]``, optional
-        Items that do not compete for a target, in any order, zeros among them; the target itself always does.
+        Items that do not compete for a target, in any order, zeros among them; nor does padding (item 0) then.
+        The target itself always does.
     """
     if not len(users):
         return users.sum() + 0 * items.sum()
@@ -82,6 +83,7 @@ def score_cross_entropy(scores: Tensor, targets: Tensor, excluded: Tensor | None
     """The same from scores ``[n, n_items]`` of the whole catalogue."""
     if excluded is not None:
         own = scores.gather(1, targets[:, None])
+        excluded = torch.cat([excluded, torch.zeros_like(excluded[:, :1])], dim=1)  # padding
         scores = scores.scatter(1, excluded, -torch.inf).scatter(1, targets[:, None], own)
     # A batch without any target is no NaN.
     return cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))

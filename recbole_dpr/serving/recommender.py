@@ -122,8 +122,8 @@ class Recommender:
         Parameters
         ----------
         histories : sequence of sequences of str
-            Item tokens as they stand in the data, oldest first; only the last ``MAX_ITEM_LIST_LENGTH``
-            known ones count. The user need not have been in the training data.
+            Item tokens as they stand in the data, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` known ones
+            make the user, all are left out where the history is. The user need not have been in the training data.
         prompts : sequence
             One for each history: a text, None, or the turns of a conversation, whose later ones
             overrule the earlier. None, "" or blank is no prompt.

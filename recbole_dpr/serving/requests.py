@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_dpr.data.catalogue import LONGEST
 from recbole_dpr.errors import DPRError, did_you_mean
 from recbole_dpr.serving.recommender import Recommender
 
@@ -51,7 +52,7 @@ class Limits:
     body: int = 64 * 1024
     prompt: int = 1000
     turns: int = 10
-    history: int = 1000
+    history: int = LONGEST
     k: int = 100
     seconds: float = 10.0
 

@@ -122,7 +122,8 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
         "dataset": options["dataset"],
         "seed": options["seed"],
         "items": len(catalogue) - 1,
-        "history": f"the last {options['MAX_ITEM_LIST_LENGTH']} items count",
+        "history": f"the last {options['MAX_ITEM_LIST_LENGTH']} items count"
+        + "; nothing that stands in it is recommended" * bool(options["exclude_history"]),
         "prompts": "may ask for the values below"
         if options["promptable"]
         else "none: a plain model",

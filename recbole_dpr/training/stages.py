@@ -174,7 +174,8 @@ def spread(config: Any, model: DPR, dataset: PromptDataset) -> float:
     """How far a user's best item stands above the median one in the backbone's logits, on average."""
     prefixes = PrefixWindows(config, dataset, SPREAD_PREFIXES, SPREAD_PREFIXES)
     batch = prefixes.windows(torch.arange(prefixes.n_windows)).to(model.device)
-    logits = model.own_logits(model.backbone.scores(batch))[:, 1:]
+    own = model.own_logits(model.backbone.scores(batch))
+    logits = model.without_history(own, batch)[:, 1:]
     return float((logits.amax(dim=1) - logits.median(dim=1).values).mean())
 
 

@@ -74,6 +74,16 @@ def test_a_target_stands_at_its_average_rank():
     assert average_rank(pair, torch.tensor([1])).item() == 1.5
 
 
+def test_what_is_never_recommended_is_last_and_fills_no_list():
+    few = row(3.0, -torch.inf, -torch.inf, 1.0, -torch.inf)
+    assert average_rank(few, torch.tensor([4])).item() == 2
+    assert average_rank(few, torch.tensor([2])).item() == 5
+    every = torch.ones(1, 6, dtype=torch.bool)
+    collected = collect(settings([4]), few, torch.tensor([4]), allowed=every, forbidden=every)
+    for name in ("rec.satisfied", "rec.violated"):
+        assert collected[name].tolist() == [[1, 1, 0, 0]]
+
+
 def test_half_a_rank_counts_as_the_worse_one():
     config = settings([1, 2], ["NDCG"])
     figures = Evaluator(config).evaluate(
@@ -137,9 +147,9 @@ def test_the_padding_item_never_ranks():
     scores = torch.tensor([[99.0, 1.0, 2.0, 3.0]])
     assert top_items(scores, 3).tolist() == [[3, 2, 1]]
     assert average_rank(scores, torch.tensor([3])).item() == 1
-    # A target at minus infinity ties with the other real items only.
-    lowest = torch.full((1, 4), -torch.inf)
-    assert average_rank(lowest, torch.tensor([1])).item() == 2
+    # A target ties with the other real items only.
+    same = torch.full((1, 4), -3.0)
+    assert average_rank(same, torch.tensor([1])).item() == 2
 
 
 def test_the_scores_are_left_as_they_were():

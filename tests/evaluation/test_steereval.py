@@ -38,10 +38,22 @@ def test_the_auc_is_the_statistic_of_mann_and_whitney(scores):
     assert float(auc(scores, marked)[0]) == pytest.approx(expected)
 
 
+def test_what_is_never_recommended_takes_no_part(scores):
+    scores, marked = scores
+    hidden = torch.rand(scores.shape, generator=torch.Generator().manual_seed(5)) < 0.3
+    hidden[:, :2] = False
+    result = auc(scores.masked_fill(hidden, -torch.inf), marked)
+    for row in range(0, 300, 37):
+        kept = ~hidden[row]
+        expected = auc(scores[row][kept][None], marked[row][kept][None])
+        assert float(result[row]) == pytest.approx(float(expected))
+
+
 def test_infinite_scores_have_their_place():
     scores = torch.tensor([[-torch.inf, 1.0, torch.inf, 0.0]])
     assert auc(scores, torch.tensor([[False, False, True, False]])).tolist() == [1.0]
-    assert auc(scores, torch.tensor([[True, False, False, False]])).tolist() == [0.0]
+    assert auc(scores, torch.tensor([[True, False, False, True]])).tolist() == [0.0]
+    assert auc(scores, torch.tensor([[True, False, False, False]])).tolist() == [0.5]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from recbole.model.sequential_recommender import GRU4Rec, SASRec
 from torch.nn.functional import gelu
 
 from recbole_dpr.data.loading import load_data
+from recbole_dpr.data.windows import TARGET_LIST, WindowLoader
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone, seat_new_users
 from recbole_dpr.model.recbole_model import recbole_model
@@ -84,6 +85,23 @@ def test_without_a_state_at_every_position_the_last_one_stands_behind_item_vecto
         rows = torch.arange(3)
         torch.testing.assert_close(states[rows, last], backbone.user_vectors(history))
     torch.testing.assert_close(states[:, :3], items[:, :3])
+
+
+def test_windows_are_trained_without_what_stands_in_the_history(tiny_config):
+    config = tiny_config("SASRec")
+    data = load_data(config)
+    batch = next(iter(WindowLoader(config, data.train, 8)))
+    model = recbole_model(config, data.train).eval()
+    with torch.no_grad():
+        loss = Backbone(model, exclude_history=True).training_loss(batch)
+        states, items = Backbone(model).states(batch["item_id_list"]), model.item_embedding.weight
+        expected = []
+        for row, position in (batch[TARGET_LIST] > 0).nonzero().tolist():
+            history = batch["item_id_list"][row, : position + 1].tolist()
+            left = [i for i in range(1, len(items)) if i not in history]
+            logits, target = items @ states[row, position], int(batch[TARGET_LIST][row, position])
+            expected.append(logits[left].logsumexp(dim=0) - logits[target])
+    assert loss.item() == pytest.approx(torch.stack(expected).mean().item())
 
 
 def test_a_model_that_looks_ahead_is_trained_on_prefixes(tiny_config):

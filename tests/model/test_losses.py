@@ -34,6 +34,7 @@ def test_what_is_excluded_does_not_compete_but_the_target_does(monkeypatch, rows
     excluded[::5, 0] = targets[::5]  # taken before, and again
     scores = users @ items.T
     hidden = torch.zeros_like(scores, dtype=torch.bool).scatter(1, excluded, True)
+    hidden[:, 0] = True  # padding
     hidden[torch.arange(50), targets] = False
     expected = cross_entropy(scores.masked_fill(hidden, -torch.inf), targets)
     wanted = torch.autograd.grad(expected, (users, items))

@@ -1,12 +1,18 @@
 """A run that leaves histories out of its lists: training, figures and serving say the same."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
+from recbole.utils.case_study import full_sort_topk
 
 import recbole_dpr
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.errors import DPRError
-from recbole_dpr.quick_start import evaluate
+from recbole_dpr.quick_start import evaluate, load_data_and_model
 from recbole_dpr.serving.requests import parse_request, respond
+from recbole_dpr.serving.run_folder import describe_run
 from recbole_dpr.serving.web import about
 
 HISTORY = [f"i{n}" for n in range(12)]  # longer than the list that the model looks at
@@ -49,6 +55,41 @@ def test_a_run_can_be_measured_either_way(run):
     assert own["tasks"] == run["tasks"]
     hits = [found["tasks"]["standard"]["backbone"]["hit@10"] for found in (own, with_history)]
     assert hits[1] < hits[0]
+
+
+def test_the_run_says_so(run, recommender, tiny_options, data_path):
+    folder = Path(run["run_dir"])
+    assert json.loads((folder / "metrics.json").read_text())["exclude_history"] is True
+    assert (
+        "No system recommends what stands in a user's history" in (folder / "report.md").read_text()
+    )
+    assert "nothing that stands in it is recommended" in describe_run(folder)["history"]
+    assert {len(history) for _, history in recommender.users} == {11}  # whole, not the last ten
+
+    def log(**options):
+        more = {"state": "info", "stage2_epochs": 0, "stage3_epochs": 0, **options}
+        result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options | more)
+        (file,) = Path(result["run_dir"]).glob("*.log")
+        return file.read_text()
+
+    hint, warning = "--exclude_history=True leaves out", "training targets were taken before"
+    assert hint in log() and hint not in log(exclude_history=True)
+    path = data_path / "tiny/tiny.inter"
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text(
+        "\n".join("\t".join([u, "i1" if t in ("1", "5") else i, t]) for u, i, t in rows)
+    )
+    assert hint not in log() and warning in log(exclude_history=True)
+
+
+def test_recboles_case_study_leaves_it_out(run, recommender):
+    _, model, dataset, _, _, test = load_data_and_model(run["run_dir"])
+    user = dataset.token2id(dataset.uid_field, ["u3"])
+    _, (items,) = full_sort_topk(user, model, test, k=13)
+    (history,) = test.dataset.histories(
+        np.flatnonzero(test.dataset.inter_feat["user_id"] == user[0])
+    )
+    assert not {*dataset.id2token(dataset.iid_field, items)} & {*history}
 
 
 def test_a_request_that_says_nothing_goes_by_the_run(recommender):
