@@ -79,10 +79,10 @@ FALLBACKS = {
 }
 
 
-# Options of RecBole's trainer and evaluator that this package's do without.
+# Options of RecBole's trainer and evaluator that this package's do without: their defaults, and what is done.
 UNUSED = {
-    "eval_step": "every epoch is validated",
-    "metric_decimal_place": "figures keep eight decimals",
+    "eval_step": (1, "every epoch is validated"),
+    "metric_decimal_place": (4, "figures keep eight decimals"),
 }
 
 
@@ -329,8 +329,8 @@ class DPRConfig(Config):
 
 def _warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: bool) -> None:
     """Say where an option of RecBole's was given that does nothing, or that the stages have one of their own for."""
-    for name, instead in UNUSED.items():
-        if name in given:
+    for name, (default, instead) in UNUSED.items():
+        if given.get(name, default) != default:
             getLogger().warning("%s=%s does nothing: %s", name, given[name], instead)
     for name, fallback in FALLBACKS.items():
         own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]

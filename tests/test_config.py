@@ -498,6 +498,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         ),
         ("SASRec", ["--learning_rate=0.1", "--stage1_learning_rate=0.2"], ""),
         ("SASRec", ["--epochs=3"], ""),
+        ("SASRec", ["--eval_step=1", "--metric_decimal_place=4"], ""),
         ("DPR-SASRec", ["--eval_step=5"], "eval_step=5 does nothing: every epoch is validated"),
     ],
 )
