@@ -171,7 +171,7 @@ def load_data_and_model(
     recommender = load(run_dir, model, config["device"])
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
-        recommender.model.backbone.exclude_history = config["exclude_history"]
+        recommender.model.exclude_history = config["exclude_history"]
         recommender.model.encoder = make_encoder(config)  # with a cache, which serving does without
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)

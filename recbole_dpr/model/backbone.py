@@ -31,8 +31,6 @@ class Backbone(nn.Module):
     Parameters
     ----------
     model : SequentialRecommender
-    exclude_history : bool
-        Whether what stands in a history is not recommended, so that it need not compete in training.
 
     Attributes
     ----------
@@ -50,10 +48,9 @@ class Backbone(nn.Module):
         If the scores of a `Vector` model are no such product.
     """
 
-    def __init__(self, model: SequentialRecommender, exclude_history: bool = False) -> None:
+    def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
         self.model = model
-        self.exclude_history = exclude_history
         self._kept: dict[Any, Tensor] = {}
         self.way: Way = way_of(type(model))
         name = type(model).__name__
@@ -175,24 +172,23 @@ class Backbone(nn.Module):
             self._kept.update(zip((keys[row] for row in new), scores, strict=True))
         return torch.stack([self._kept[key] for key in keys])
 
-    def training_loss(self, interaction: Interaction) -> Any:
+    def training_loss(self, interaction: Interaction, exclude_history: bool = False) -> Any:
         """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
-        return (
-            self.window_loss(interaction) if self.causal else self.model.calculate_loss(interaction)
-        )
+        if self.causal:
+            return self.window_loss(interaction, exclude_history)
+        return self.model.calculate_loss(interaction)
 
-    def window_loss(self, interaction: Interaction) -> Tensor:
-        """Cross entropy over the catalogue at every target of a batch of windows."""
+    def window_loss(self, interaction: Interaction, exclude_history: bool = False) -> Tensor:
+        """Cross entropy over the catalogue at every target of a batch of windows.
+
+        With `exclude_history` the items before a target do not compete with it.
+        """
         targets = interaction[TARGET_LIST]
         where = targets > 0
         users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
         states = self.states(items, users)[where]
-        excluded = self.excluded(items, where)
+        excluded = before(items, where) if exclude_history else None
         return catalogue_cross_entropy(states, self.item_vectors(), targets[where], excluded)
-
-    def excluded(self, items: Tensor, where: Tensor) -> Tensor | None:
-        """What does not compete at n positions of windows ``[B, L]``: `before` them, or None for nothing."""
-        return before(items, where) if self.exclude_history else None
 
 
 def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:

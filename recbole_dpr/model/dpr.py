@@ -15,7 +15,7 @@ from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.draws import target_intents
 from recbole_dpr.data.logged import LoggedIntents
-from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST
+from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST, before
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
@@ -71,7 +71,8 @@ class DPR(SequentialRecommender):
         self.attributes: Attributes = dataset.attributes
         self.encoder = encoder
         self.mentions = mentions
-        self.backbone = Backbone(recbole_model(config, dataset), config["exclude_history"])
+        self.exclude_history: bool = config["exclude_history"]
+        self.backbone = Backbone(recbole_model(config, dataset))
         n_values = len(self.attributes)
         semantic_size = config["semantic_size"] or enough_for(n_values)
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
@@ -217,7 +218,7 @@ class DPR(SequentialRecommender):
 
     def without_history(self, scores: Tensor, interaction: Interaction) -> Tensor:
         """Scores ``[B, n_items]``, those of the histories at minus infinity where the run excludes them."""
-        if not self.backbone.exclude_history:
+        if not self.exclude_history:
             return scores
         seen = SEEN_LIST if SEEN_LIST in interaction else self.ITEM_SEQ
         return scores.scatter(1, interaction[seen], -torch.inf)
@@ -262,7 +263,7 @@ class DPR(SequentialRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Stage 1: the backbone's loss over a batch of windows, or of prefixes if it is not causal."""
-        return self.backbone.training_loss(interaction)
+        return self.backbone.training_loss(interaction, self.exclude_history)
 
     def alignment_loss(self, batch: AlignmentBatch) -> Tensor | tuple[Tensor, Tensor]:
         """Stage 2: align item texts, and prompts where the reader is trained too, with the values."""
@@ -317,7 +318,7 @@ class DPR(SequentialRecommender):
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         states = part if self.backbone.size else self.states(items)
         shift, semantic = self.steer(states, items, where, include, exclude)
-        excluded = self.backbone.excluded(items, where)
+        excluded = before(items, where) if self.exclude_history else None
         if not self.backbone.size:
             own = self.own_logits(part[where.any(dim=1)])
             logits = own + semantic @ self.semantic.item_part().T

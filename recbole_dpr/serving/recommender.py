@@ -215,7 +215,7 @@ class Recommender:
     @property
     def excludes_history(self) -> bool:
         """Whether what stands in a history is left out where a request does not say: as in training."""
-        return isinstance(self.model, DPR) and self.model.backbone.exclude_history
+        return isinstance(self.model, DPR) and self.model.exclude_history
 
     def read(
         self,

@@ -93,7 +93,7 @@ def test_windows_are_trained_without_what_stands_in_the_history(tiny_config):
     batch = next(iter(WindowLoader(config, data.train, 8)))
     model = recbole_model(config, data.train).eval()
     with torch.no_grad():
-        loss = Backbone(model, exclude_history=True).training_loss(batch)
+        loss = Backbone(model).training_loss(batch, exclude_history=True)
         states, items = Backbone(model).states(batch["item_id_list"]), model.item_embedding.weight
         expected = []
         for row, position in (batch[TARGET_LIST] > 0).nonzero().tolist():
