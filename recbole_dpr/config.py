@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from recbole.utils import (
 
 from recbole_dpr import compat
 from recbole_dpr.checks import check_options
+from recbole_dpr.data.columns import needed_columns
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import (
     CONFIG_FILE,
@@ -39,8 +38,9 @@ from recbole_dpr.files import (
 from recbole_dpr.layers import CONFIG_DICT, Layers
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
+from recbole_dpr.stage_options import StageOptions, warn_overruled
 
-__all__ = ["DPRConfig", "StageOptions", "properties_dir"]
+__all__ = ["DPRConfig", "properties_dir"]
 
 # What RecBole's Config and this one derive from the options; never written to a run folder.
 DERIVED = (
@@ -67,38 +67,6 @@ DERIVED = (
     "REORDER_ITEM_SEQ",
     *SCRIPT_FLAGS,
 )
-
-
-# What a stage goes by where its own option (`stage1_epochs`) is None.
-FALLBACKS = {
-    "epochs": "epochs",
-    "learning_rate": "learning_rate",
-    "patience": "stopping_step",
-    "valid_metric": "valid_metric",
-    "batch_size": "train_batch_size",
-}
-
-
-# Options of RecBole's trainer and evaluator that this package's do without: their defaults, and what is done.
-UNUSED = {
-    "eval_step": (1, "every epoch is validated"),
-    "metric_decimal_place": (4, "figures keep eight decimals"),
-}
-
-
-@dataclass(frozen=True)
-class StageOptions:
-    """What one training stage goes by, RecBole's fallbacks and limits applied."""
-
-    epochs: int
-    learning_rate: float
-    patience: int
-    valid_metric: str
-    batch_size: int
-    weight_decay: float
-    schedule: str
-    averaging: float
-    prefixes: int | None
 
 
 class DPRConfig(Config):
@@ -195,18 +163,8 @@ class DPRConfig(Config):
         )
 
     def stage(self, number: int) -> StageOptions:
-        """The options of stage 1, 2 or 3: the one place for their fallbacks and limits.
-
-        None falls back to RecBole's option; RecBole's `epochs` limits every stage.
-        """
-        values = {}
-        for name, fallback in FALLBACKS.items():
-            own = self[f"stage{number}_{name}"]
-            values[name] = self[fallback] if own is None else own
-        values["epochs"] = min(values["epochs"], self["epochs"])
-        for name in ("schedule", "averaging", "prefixes"):
-            values[name] = self[f"stage{number}_{name}"]  # stage 2 sees no prefixes: None
-        return StageOptions(**values, weight_decay=self["weight_decay"])
+        """The options of stage 1, 2 or 3."""
+        return StageOptions.of(self, number)
 
     def to_yaml(self, path: str | Path) -> None:
         """Write every option as plain yaml, whole or not at all; `from_run` reads it back.
@@ -302,7 +260,7 @@ class DPRConfig(Config):
             options, self._resolved.default_options, self.internal_config_dict, self.model
         )
         final = {**self.internal_config_dict, **self.external_config_dict}
-        _warn_overruled(self.external_config_dict, final, self._resolved.promptable)
+        warn_overruled(self.external_config_dict, final, self._resolved.promptable)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -319,57 +277,9 @@ class DPRConfig(Config):
         folder = Path(self._data_root, self.dataset)
         bundled = os.path.realpath(final["data_path"])
         final["data_path"] = str(folder) if folder.is_dir() else bundled
-        final["load_col"] = _with_needed_columns(final)
+        final["load_col"] = needed_columns(final)
 
     def _init_device(self) -> None:
         if not self.final_config_dict["use_gpu"]:
             self.final_config_dict["gpu_id"] = ""  # RecBole 1.2.1 does not look at use_gpu
         super()._init_device()
-
-
-def _warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: bool) -> None:
-    """Say where an option of RecBole's was given that does nothing, or that the stages have one of their own for."""
-    for name, (default, instead) in UNUSED.items():
-        if given.get(name, default) != default:
-            getLogger().warning("%s=%s does nothing: %s", name, given[name], instead)
-    for name, fallback in FALLBACKS.items():
-        own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]
-        kept = [f"{option}={final[option]}" for option in own if final[option] is not None]
-        # `epochs` limits every stage; given beside the stages' own, both are meant.
-        if fallback == "epochs" or fallback not in given or given.keys() & {*own} or not kept:
-            continue
-        prefixes = ", except for batches of prefixes" if fallback == "train_batch_size" else ""
-        getLogger().warning(
-            "%s=%s is overruled by %s%s: set these",
-            fallback,
-            given[fallback],
-            ", ".join(kept),
-            prefixes,
-        )
-
-
-def _with_needed_columns(options: dict[str, Any]) -> dict[str, Any] | None:
-    """`load_col` with the columns that the split, prompts, attributes, texts and the model need."""
-    load_col = options["load_col"]
-    if load_col is None:  # RecBole: load everything
-        return None
-    ids = [options["USER_ID_FIELD"], options["ITEM_ID_FIELD"]]
-    columns = [*options["prompt_fields"], *options["item_text_fields"], options["title_field"]]
-    features = options.get("selected_features") or []  # SASRecF and its like
-    columns += [*features, options.get("item_attribute")]  # S3Rec
-    needed: dict[str, Any] = {
-        "inter": [*ids, options["TIME_FIELD"], options["PROMPT_ID_FIELD"]],
-        "item": [c for c in columns if c],
-    }
-    for names in needed.values():  # RecBole takes of a file what it has
-        names += options.get("val_interval") or []
-    load_col = dict(load_col)
-    if options.get("preload_weight"):  # GRU4RecKG and KSR
-        for suffix in ("kg", "link", *(options.get("additional_feat_suffix") or [])):
-            load_col.setdefault(suffix, "*")
-    for suffix, names in needed.items():
-        given = load_col.get(suffix) or []
-        if names and given != "*":
-            start = ids[1:] if suffix == "item" else []
-            load_col[suffix] = list(dict.fromkeys([*start, *given, *names]))
-    return load_col

@@ -13,7 +13,6 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 from torch.nn import Parameter
 
-from recbole_dpr.config import StageOptions
 from recbole_dpr.data.alignment import AlignmentLoader
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.joint import JointBatch, JointLoader
@@ -27,6 +26,7 @@ from recbole_dpr.model.build import aligns
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.semantic import NEVER
+from recbole_dpr.stage_options import StageOptions
 from recbole_dpr.training.validation import PromptedTraining
 
 STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 half a gigabyte
