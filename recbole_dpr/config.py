@@ -40,8 +40,6 @@ from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.stage_options import StageOptions, warn_overruled
 
-__all__ = ["DPRConfig", "properties_dir"]
-
 # What RecBole's Config and this one derive from the options; never written to a run folder.
 DERIVED = (
     "MODEL_TYPE",
