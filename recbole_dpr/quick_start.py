@@ -21,7 +21,7 @@ from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, sa
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.facts import FACTS_FILE, Facts
-from recbole_dpr.data.loading import PrefixLoader, Splits, load_data
+from recbole_dpr.data.loading import PrefixLoader, Splits, load_data, say_of_repeats
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.tasks import validation_tasks
 from recbole_dpr.data.windows import WindowLoader
@@ -43,9 +43,6 @@ from recbole_dpr.training.trainer import DPRTrainer
 from recbole_dpr.training.validation import PromptedTraining
 
 __all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
-
-# Of the training targets: where fewer were taken before, histories need not be recommended again.
-REPEATS = 0.01
 
 VERSIONS = ("recbole", "torch", "transformers", "numpy", "pandas")
 
@@ -197,21 +194,6 @@ def objective_function(
     result = run_recbole_dpr(None, None, config_file_list, config_dict, saved)
     keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
     return {"model": (config_dict or {}).get("model"), **{key: result[key] for key in keys}}
-
-
-def say_of_repeats(train: PromptDataset, exclude_history: bool) -> None:
-    """Say where option `exclude_history` goes against what people in the training split do."""
-    share = train.repeats()
-    if exclude_history and share >= REPEATS:
-        getLogger().warning(
-            f"{share:.1%} of the training targets were taken before: with exclude_history=True such items "
-            "are never recommended"
-        )
-    if not exclude_history and share < REPEATS:
-        getLogger().info(
-            "Hardly anybody takes an item twice: --exclude_history=True leaves out of the lists what stands in "
-            "the history, which RecBole's protocol does not"
-        )
 
 
 def new_run_dir(config: DPRConfig) -> Path:

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from recbole.data.interaction import Interaction
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.variants import dataset_class
 from recbole_dpr.errors import DPRError
+
+# Of the training targets: where fewer were taken before, histories need not be recommended again.
+REPEATS = 0.01
 
 
 class PrefixLoader:
@@ -109,3 +113,18 @@ def load_data(config: Any) -> Splits:
     # Without samplers: the whole catalogue is ranked, nothing is drawn.
     valid, test = (FullSortEvalDataLoader(config, split, None) for split in splits[1:])
     return Splits(dataset, splits[0], valid, test, train_sampler)
+
+
+def say_of_repeats(train: PromptDataset, exclude_history: bool) -> None:
+    """Say where option `exclude_history` goes against what people in the training split do."""
+    share = train.repeats()
+    if exclude_history and share >= REPEATS:
+        getLogger().warning(
+            f"{share:.1%} of the training targets were taken before: with exclude_history=True such items "
+            "are never recommended"
+        )
+    if not exclude_history and share < REPEATS:
+        getLogger().info(
+            "Hardly anybody takes an item twice: --exclude_history=True leaves out of the lists what stands in "
+            "the history, which RecBole's protocol does not"
+        )

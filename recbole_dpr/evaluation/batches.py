@@ -69,7 +69,7 @@ def score_prompted(model: Any, interaction: Any) -> Tensor:
 def _backbone_scores(model: Any, interaction: Any) -> Tensor:
     promptable = hasattr(model, "backbone_scores")
     scores = model.backbone_scores(interaction) if promptable else own_scores(model, interaction)
-    return _rows(scores, interaction)
+    return scores.view(len(interaction), -1)  # `PromptedBatch` hides padding
 
 
 def _to_logits(model: Any) -> Callable[[Tensor], Tensor] | None:

@@ -176,9 +176,8 @@ class Recommender:
         strength = check_strength(strength)
         ids, skipped = self._histories.known(histories, len_of(prompts), strict)
         intents = self._intents(prompts, include, exclude)
-        if exclude_history is None:
-            exclude_history = self.excludes_history
-        found = self._ranker.best(ids, intents, strength, int(k), exclude_history)
+        excluded = self._excludes(exclude_history)
+        found = self._ranker.best(ids, intents, strength, int(k), excluded)
         return [Answer(items, n) for items, n in zip(found, skipped, strict=True)]
 
     def user_vectors(
@@ -216,6 +215,9 @@ class Recommender:
     def excludes_history(self) -> bool:
         """Whether what stands in a history is left out where a request does not say: as in training."""
         return isinstance(self.model, DPR) and self.model.exclude_history
+
+    def _excludes(self, asked: bool | None) -> bool:
+        return self.excludes_history if asked is None else asked
 
     def read(
         self,
@@ -281,7 +283,7 @@ class Recommender:
         after = before + shift + semantic
         ranked = torch.ones(len(before), dtype=torch.bool, device=before.device)
         ranked[0] = False
-        if self.excludes_history if exclude_history is None else exclude_history:
+        if self._excludes(exclude_history):
             ranked[ids[0]] = False
         return [
             {
