@@ -50,6 +50,15 @@ def test_evaluate_gives_the_runs_own_figures(capsys, run, trained_run):
     assert "positive" in said(capsys, "evaluate", run, "--show_progress=False")
 
 
+def test_evaluate_may_ask_a_sample(capsys, run, trained_run):
+    found = json.loads(said(capsys, "evaluate", run, "--json", "--prompted_test_size=7"))
+    asked = 7 - found["left_out"]["positive"]
+    hits = found["tasks"]["positive"]["filter"]["hit@10"] * asked
+    assert hits == pytest.approx(round(hits), abs=1e-4)  # so many users, and no more
+    standard = trained_run["tasks"]["standard"]["DPR"]  # which nobody's prompt makes slow
+    assert found["tasks"]["standard"]["DPR"] == pytest.approx(standard, abs=1e-4)
+
+
 def test_recommend_prints_what_the_recommender_gives(capsys, run):
     asked = ["recommend", run, "--history", *HISTORY, "--prompt", "something red please"]
     (expected,) = recbole_dpr.load(run).recommend([HISTORY], ["something red please"], k=3)

@@ -43,7 +43,8 @@ def measure(
     split = test.dataset
     prompts = PromptTable(len(split.attributes))
     seed, n_users = config["task_seed"], config["delta_auc_users"]
-    tasks = prompted_tasks(split, phrasebook, prompts, seed)
+    n_rows = config["prompted_test_size"]
+    tasks = prompted_tasks(split, phrasebook, prompts, seed, n_rows=n_rows)
     promptable = isinstance(model, DPR)
     labelled = all(intent is not None for _, intent in split.logged)
     if split.logged and (labelled or promptable):

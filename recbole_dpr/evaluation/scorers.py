@@ -6,11 +6,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from recbole_dpr.errors import DPRError
@@ -27,8 +32,8 @@ WAY_OUT = (
 QUESTION = """\
 A user of a recommender system took these items, oldest first: {history}.
 Now the user says: "{prompt}"
-Candidate: {item}
-Given the history and what the user says, will the user take the candidate next? Answer Yes or No."""
+Given the history and what the user says, will the user take the candidate next? Answer Yes or No.
+Candidate: {item}"""  # last, so that all before it is read once for all of a user's candidates
 
 
 class PairScorer(ABC):
@@ -199,21 +204,33 @@ class YesNo(PairScorer):
         raise DPRError(f"the tokenizer of rerank_model '{self.folder}' reads Yes as it reads No")
 
     def score(self, users: Sequence[tuple[str, str]], items: Sequence[str]) -> Tensor:
-        tokenizer, model = self.loaded
+        _, model = self.loaded
         yes, no, tail = self.answers
         texts = [self.written(*user, item, "Yes") for user, item in zip(users, items, strict=True)]
-        asked = [ids[:-tail] for ids in self._tokens(texts)]
-        tokens = tokenizer.pad({"input_ids": asked}, return_tensors="pt").to(self.device)
-        # One step of `generate` sees to positions behind the padding, for every kind of model.
-        step = model.generate(
-            **tokens,
-            max_new_tokens=1,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return step.logits[0][:, yes] - step.logits[0][:, no]
+        asked = zip(users, (ids[:-tail] for ids in self._tokens(texts)), strict=True)
+        by_user = groupby(asked, key=itemgetter(0))
+        states = torch.cat([self._after([ids for _, ids in group]) for _, group in by_user])
+        # Of a whole vocabulary two logits count; in half precision they would come out in steps of an eighth.
+        head = model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[[yes, no]].float()
+        logits = linear(states.float(), head.weight[[yes, no]].float(), bias)
+        return logits[:, 0] - logits[:, 1]
+
+    def _after(self, asked: list[list[int]]) -> Tensor:
+        """The model's last state after each of some questions, ``[n, D]``; what all begin with is read once."""
+        model = self.loaded[1].base_model
+        start = asked[0][: min(len(commonprefix(asked)), *(len(ids) - 1 for ids in asked))]
+        cache = None
+        if start:
+            read = model(torch.tensor([start], device=self.device), use_cache=True)
+            cache = read.past_key_values
+            cache.batch_repeat_interleave(len(asked))
+        rests = [torch.tensor(ids[len(start) :]) for ids in asked]
+        # Padding stands behind the questions, where no token that counts looks.
+        rest = pad_sequence(rests, batch_first=True).to(self.device)
+        last = torch.tensor([len(ids) - 1 for ids in rests], device=self.device)
+        states = model(rest, past_key_values=cache).last_hidden_state
+        return states[torch.arange(len(last), device=self.device), last]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         tokenizer, _ = self.loaded

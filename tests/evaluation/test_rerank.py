@@ -242,7 +242,7 @@ def test_a_chat_template_is_asked_in(language_model):
         "<|user|>A user of a recommender system took these items, oldest first: thing 1."
     )
     assert 'says: "red, please"' in text
-    assert text.endswith("Answer Yes or No.<|assistant|>Yes")
+    assert text.endswith("Answer Yes or No.\nCandidate: thing 4, green<|assistant|>Yes")
     yes, no, tail = reader.answers
     assert [words.decode([token]) for token in (yes, no)] == [
         "Ye",
