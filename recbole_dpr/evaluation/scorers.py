@@ -6,9 +6,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import itemgetter
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +218,8 @@ class YesNo(PairScorer):
     def _after(self, asked: list[list[int]]) -> Tensor:
         """The model's last state after each of some questions, ``[n, D]``; what all begin with is read once."""
         model = self.loaded[1].base_model
-        start = asked[0][: min(len(commonprefix(asked)), *(len(ids) - 1 for ids in asked))]
+        columns = zip(*(ids[:-1] for ids in asked), strict=False)  # something is left to each
+        start = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         cache = None
         if start:
             read = model(torch.tensor([start], device=self.device), use_cache=True)
