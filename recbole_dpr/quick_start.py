@@ -31,6 +31,7 @@ from recbole_dpr.evaluation.evaluate import write_json
 from recbole_dpr.evaluation.measure import measure
 from recbole_dpr.evaluation.report import collect_examples, write_report
 from recbole_dpr.evaluation.tables import summary_table
+from recbole_dpr.files import read_run_options
 from recbole_dpr.logs import log_to
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import build_dpr, make_encoder
@@ -109,7 +110,10 @@ def run_recbole_dpr(
     if config["promptable"]:
         say_of_repeats(data.train, config["exclude_history"])
     logger.debug(config)
+    begun = read_run_options(run_dir) if resume else {}
     config.to_yaml(run_dir / CONFIG_FILE)
+    if begun:
+        say_of_changes(begun, read_run_options(run_dir))
     Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
     reads_features = way_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
@@ -135,6 +139,20 @@ def run_recbole_dpr(
         "tasks": metrics["tasks"],
         "run_dir": str(run_dir),
     }
+
+
+def say_of_changes(begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say where a run goes on with other options than it began with: its best figure so far is by the old ones."""
+    changed = [
+        f"{name} from {begun.get(name)} to {now[name]}"
+        for name in now
+        if now[name] != begun.get(name)
+    ]
+    if changed:
+        getLogger().warning(
+            "Options have changed since the run began; what was trained and validated before stands as it is: "
+            + ", ".join(changed)
+        )
 
 
 def load_data_and_model(

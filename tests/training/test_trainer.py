@@ -75,7 +75,20 @@ def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
     assert resumed["run_dir"] == str(run_dir)
     assert equal(weights(run_dir), weights(whole["run_dir"]))
     assert tasks(resumed) == tasks(whole)
+    assert "Options have changed" not in written(run_dir)
     return run_dir
+
+
+def written(run_dir):
+    (log,) = Path(run_dir).glob("*.log")
+    return log.read_text(encoding="utf-8")
+
+
+def test_a_run_that_goes_on_with_other_options_says_so(options):
+    run_dir = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"]
+    run_recbole_dpr(resume=run_dir, command_line=["--exclude_history=True"])
+    assert "Options have changed since the run began" in written(run_dir)
+    assert written(run_dir).count("exclude_history from False to True\n") == 1
 
 
 @pytest.mark.parametrize("learns", [True, False])
