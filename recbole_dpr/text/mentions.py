@@ -13,6 +13,8 @@ from recbole_dpr.text.encoder import TextEncoder
 WORD = re.compile(r"\w+")
 ARTICLES = ("a", "an")
 NOBODY = -1
+# They end like plurals of words that say something else: "something new" asks for no News.
+NO_PLURALS = frozenset(("blues", "goods", "news", "odds", "shorts"))
 
 Words = tuple[str, ...]
 
@@ -85,6 +87,8 @@ def _numbers(words: Words) -> Iterator[Words]:
     if not words:
         return
     *others, last = words
+    if last in NO_PLURALS:
+        return
     for ending, other in (("y", "ies"), ("", "s"), ("", "es"), ("ies", "y"), ("s", "")):
         if last.endswith(ending) and len(last) - len(ending) > 1:
             yield *others, last.removesuffix(ending) + other

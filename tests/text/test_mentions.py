@@ -56,6 +56,13 @@ def test_tokens_belong_to_the_value_whose_name_they_spell(mentions, kind):
     assert mentions.owners([], encoder).shape == (0, 0)
 
 
+def test_what_only_looks_like_a_plural_has_no_singular():
+    mentions = Mentions([["news", "a news item", "news items"], ["blues"], ["comics"]])
+    assert not list(mentions.spans("something new and blue"))
+    found = [value for *_, value in mentions.spans("News, the blues, a comic, a news item")]
+    assert found == [0, 1, 2, 0]
+
+
 def test_names_of_nothing_are_never_found():
     assert list(Mentions([["", "a", "!"], []]).spans("a ! an")) == []
 
