@@ -28,8 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_file", default="hyper_dpr.result", help="where all results go")
     parser.add_argument("--tool", default="Hyperopt", help="Hyperopt, the one that is supported")
     parser.add_argument("--algo", default="exhaustive", choices=("exhaustive", "random", "bayes"))
-    parser.add_argument("--max_evals", type=int, default=100, help="runs at most")
-    parser.add_argument("--early_stop", type=int, default=10, help="runs without a better one")
+    parser.add_argument(
+        "--max_evals", type=int, default=100, help="runs at most; exhaustive tries all"
+    )
+    parser.add_argument(
+        "--early_stop", type=int, default=10, help="runs without a better one; exhaustive tries all"
+    )
     return parser
 
 

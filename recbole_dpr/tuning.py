@@ -92,7 +92,7 @@ def tune(
     algo : str
         "exhaustive" (choices only), "random" or "bayes".
     max_evals, early_stop : int
-        Runs at most, and runs without a better one before it ends.
+        Runs at most, and runs without a better one before it ends; "exhaustive" tries all.
 
     Raises
     ------

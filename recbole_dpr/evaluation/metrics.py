@@ -1,7 +1,7 @@
 """What is measured on a ranked list, as RecBole metrics and a RecBole collector.
 
-`Satisfied` and `Violation` join RecBole's registry, so that its own `Evaluator` (and its option
-``metrics``) knows them. `PromptCollector` replaces RecBole's collector where ties matter: RecBole
+`Satisfied` and `Violation` join RecBole's registry, so that its own `Evaluator` and the
+``stage<n>_valid_metric`` of stages 2 and 3 know them. `PromptCollector` replaces RecBole's collector where ties matter: RecBole
 ranks with ``torch.topk``, whose order among equal scores is arbitrary, and a model that gives every
 item the same score could look good. Here ties rank at their average.
 

@@ -58,7 +58,7 @@ def rerankers(scorer: Scorer, depths: dict[str, int]) -> dict[str, System]:
 
 @dataclass(frozen=True)
 class CosineScorer:
-    """The bundled encoder as the scorer: the cosine of prompt and item text."""
+    """The text encoder as the scorer: the cosine of prompt and item text."""
 
     similarity: TextSimilarity
 

@@ -29,7 +29,7 @@ from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.stage_options import StageOptions
 from recbole_dpr.training.validation import PromptedTraining
 
-STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 half a gigabyte
+STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 and 128 dimensions a gigabyte
 STATES_AT_ONCE = 256  # windows
 SPREAD_PREFIXES = 128  # histories
 
