@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
+from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.systems import PromptedBatch, System, dense_ranks
 from recbole_dpr.evaluation.text_systems import TextSimilarity
 
@@ -38,7 +39,13 @@ class Candidates:
         """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
         if batch is not self._batch:
             self._items = batch.order[:, : self.depth]
-            self._scores = self.scorer(batch, self._items).to(batch.backbone.device)
+            scores = self.scorer(batch, self._items)
+            if scores.isnan().any():
+                raise DPRError(
+                    "a re-ranker's scores are NaN (weights of half precision that overflow?): take "
+                    "another rerank_model"
+                )
+            self._scores = scores.to(batch.backbone.device)
             self._batch = batch
         return self._items, self._scores
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, takewhile
+from logging import getLogger
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from recbole_dpr.evaluation.systems import PromptedBatch
 from recbole_dpr.text.hub import find_model, load_pretrained
 
 HISTORY = 10  # titles of the history that a model reads, the newest ones
-# Of a pair; what is longer loses titles of the history, or the end of the item's text.
-MAX_TOKENS = 512
+ITEM_WORDS = (
+    100  # words of an item's text that it reads: a description should not push out the prompt
+)
+MAX_TOKENS = 512  # of a pair; what is longer loses the oldest titles of the history
 WAY_OUT = (
     "pass rerank_model=<local folder or Hugging Face name> of a cross-encoder (one or two labels) or "
     "a causal language model"
@@ -33,6 +36,9 @@ A user of a recommender system took these items, oldest first: {history}.
 Now the user says: "{prompt}"
 Given the history and what the user says, will the user take the candidate next? Answer Yes or No.
 Candidate: {item}"""  # last, so that all before it is read once for all of a user's candidates
+
+
+User = tuple[tuple[str, ...], str]  # titles taken, oldest first, and the prompt
 
 
 class PairScorer(ABC):
@@ -69,7 +75,8 @@ class PairScorer(ABC):
     ) -> None:
         self.folder, self.batch_size, self.device = folder, batch_size, device
         self.titles, self.prompts = titles, prompts
-        self.item_text = [t or title for t, title in zip(item_text, titles, strict=True)]
+        texts = (text or title for text, title in zip(item_text, titles, strict=True))
+        self.item_text = [" ".join(text.split()[:ITEM_WORDS]) for text in texts]
         self.show_progress = show_progress
 
     @cached_property
@@ -117,12 +124,10 @@ class PairScorer(ABC):
         return scores.view(candidates.shape)
 
     @abstractmethod
-    def score(self, users: Sequence[tuple[str, str]], items: Sequence[str]) -> Tensor:
-        """Scores ``[n]`` of n pairs; a user is the titles taken ("A; B") and the prompt."""
+    def score(self, users: Sequence[User], items: Sequence[str]) -> Tensor:
+        """Scores ``[n]`` of n pairs."""
 
-    def _pieces(
-        self, batch: PromptedBatch, candidates: Tensor
-    ) -> Iterator[list[tuple[tuple[str, str], str]]]:
+    def _pieces(self, batch: PromptedBatch, candidates: Tensor) -> Iterator[list[tuple[User, str]]]:
         """Pairs of all users in turn, `batch_size` at once: neighbours are about equally long."""
         assert batch.history is not None
         assert batch.prompt_ids is not None
@@ -131,7 +136,7 @@ class PairScorer(ABC):
             batch.history.tolist(), batch.prompt_ids.tolist(), candidates.tolist(), strict=True
         )
         for history, prompt_id, items in rows:
-            taken = "; ".join(self.titles[item] for item in [i for i in history if i][-HISTORY:])
+            taken = tuple(self.titles[item] for item in [i for i in history if i][-HISTORY:])
             for item in items:
                 piece.append(((taken, self.prompts[prompt_id]), self.item_text[item]))
                 if len(piece) == self.batch_size:
@@ -150,9 +155,10 @@ class CrossEncoder(PairScorer):
     auto_class = "AutoModelForSequenceClassification"
     side = "right"  # positions count from the left, and the prompt stands in front
 
-    def score(self, users: Sequence[tuple[str, str]], items: Sequence[str]) -> Tensor:
+    def score(self, users: Sequence[User], items: Sequence[str]) -> Tensor:
         tokenizer, model = self.loaded
-        queries = [f"{prompt} (Taken before: {taken})" for taken, prompt in users]
+        # What is too long loses its end, so the newest titles come first.
+        queries = [f"{prompt} (Taken before: {'; '.join(taken[::-1])})" for taken, prompt in users]
         tokens = tokenizer(
             queries,
             list(items),
@@ -175,10 +181,11 @@ class YesNo(PairScorer):
     auto_class = "AutoModelForCausalLM"
     side = "left"  # the answer comes last
 
-    def written(self, taken: str, prompt: str, item: str, answer: str) -> str:
+    def written(self, user: User, item: str, answer: str) -> str:
         """The question with its answer, as the model's training would have it."""
         tokenizer, _ = self.loaded
-        question = QUESTION.format(history=taken, prompt=prompt, item=item)
+        taken, prompt = user
+        question = QUESTION.format(history="; ".join(taken), prompt=prompt, item=item)
         if not tokenizer.chat_template:
             return f"{question}\nAnswer: {answer}"
         turn = [{"role": "user", "content": question}]
@@ -186,7 +193,7 @@ class YesNo(PairScorer):
         return asked + answer
 
     @cached_property
-    def answers(self) -> tuple[int, int, int]:
+    def answers(self) -> tuple[list[int], int]:
         """The tokens in which "Yes" and "No" first differ, and how many tokens stand from there on.
 
         Whether the blank before it belongs to the answer is the tokenizer's business.
@@ -196,51 +203,97 @@ class YesNo(PairScorer):
         DPRError
             If the tokenizer does not tell the two apart.
         """
-        yes, no = (self._tokens([self.written("", "", "", word)])[0] for word in ("Yes", "No"))
+        yes, no = self._tokens([self.written(((), ""), "", word) for word in ("Yes", "No")])
         for place, (y, n) in enumerate(zip(yes, no, strict=False)):
             if y != n:
-                return y, n, len(yes) - place
+                return [y, n], len(yes) - place
         raise DPRError(f"the tokenizer of rerank_model '{self.folder}' reads Yes as it reads No")
 
-    def score(self, users: Sequence[tuple[str, str]], items: Sequence[str]) -> Tensor:
-        _, model = self.loaded
-        yes, no, tail = self.answers
-        texts = [self.written(*user, item, "Yes") for user, item in zip(users, items, strict=True)]
-        asked = zip(users, (ids[:-tail] for ids in self._tokens(texts)), strict=True)
-        by_user = groupby(asked, key=itemgetter(0))
-        states = torch.cat([self._after([ids for _, ids in group]) for _, group in by_user])
-        # Of a whole vocabulary two logits count; in half precision they would come out in steps of an eighth.
-        head = model.get_output_embeddings()
-        bias = None if head.bias is None else head.bias[[yes, no]].float()
-        logits = linear(states.float(), head.weight[[yes, no]].float(), bias)
+    def score(self, users: Sequence[User], items: Sequence[str]) -> Tensor:
+        asked = self._questions(users, items)
+        if not self.reads_once:
+            return self._whole(asked)
+        by_user = groupby(zip(users, asked, strict=True), key=itemgetter(0))
+        return torch.cat([self._once([ids for _, ids in group]) for _, group in by_user])
+
+    @cached_property
+    def reads_once(self) -> bool:
+        """Whether `_once` gives what the model itself says.
+
+        It does not where more than keys and values goes from token to token (Mamba), or more than one
+        matrix lies between the last state and the answer (BERT).
+        """
+        asked = self._questions([((), "a")] * 3, ["a", "one that is longer", "another"])
+        expected = self._whole(asked)
+        try:
+            found = self._once(asked)
+        except Exception:  # every kind of model fails in its own way
+            found = torch.full_like(expected, torch.nan)
+        # In half precision logits come in steps of an eighth.
+        same = (found - expected).abs().max() < 0.25 + 0.05 * expected.abs().max()
+        if not same:
+            getLogger().info(
+                f"rerank_model {self.folder.name} reads each question from its beginning: it does not "
+                "go on from kept keys and values as others do"
+            )
+        return bool(same)
+
+    def _whole(self, asked: list[list[int]]) -> Tensor:
+        """Log-odds ``[n]`` of the answers to questions, each read from its beginning."""
+        tokenizer, model = self.loaded
+        tokens = tokenizer.pad({"input_ids": asked}, return_tensors="pt").to(self.device)
+        # One step of `generate` sees to positions behind the padding, for every kind of model.
+        step = model.generate(
+            **tokens,
+            max_new_tokens=1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        logits = step.logits[0][:, self.answers[0]].float()
         return logits[:, 0] - logits[:, 1]
 
-    def _after(self, asked: list[list[int]]) -> Tensor:
-        """The model's last state after each of some questions, ``[n, D]``; what all begin with is read once."""
-        model = self.loaded[1].base_model
+    def _once(self, asked: list[list[int]]) -> Tensor:
+        """The same, what all questions begin with read once."""
+        _, model = self.loaded
         columns = zip(*(ids[:-1] for ids in asked), strict=False)  # something is left to each
         start = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         cache = None
         if start:
-            read = model(torch.tensor([start], device=self.device), use_cache=True)
+            read = model.base_model(torch.tensor([start], device=self.device), use_cache=True)
             cache = read.past_key_values
             cache.batch_repeat_interleave(len(asked))
         rests = [torch.tensor(ids[len(start) :]) for ids in asked]
         # Padding stands behind the questions, where no token that counts looks.
         rest = pad_sequence(rests, batch_first=True).to(self.device)
         last = torch.tensor([len(ids) - 1 for ids in rests], device=self.device)
-        states = model(rest, past_key_values=cache).last_hidden_state
-        return states[torch.arange(len(last), device=self.device), last]
+        states = model.base_model(rest, past_key_values=cache).last_hidden_state
+        states = states[torch.arange(len(last), device=self.device), last].float()
+        # Two logits of the whole vocabulary count; in half precision many candidates would tie.
+        head, answers = model.get_output_embeddings(), self.answers[0]
+        bias = None if head.bias is None else head.bias[answers].float()
+        logits = linear(states, head.weight[answers].float(), bias)
+        if cap := getattr(model.config.get_text_config(), "final_logit_softcapping", None):
+            logits = cap * (logits / cap).tanh()
+        return logits[:, 0] - logits[:, 1]
+
+    def _questions(self, users: Sequence[User], items: Sequence[str]) -> list[list[int]]:
+        """The tokens of questions, up to where the answer comes; too long ones lose their oldest titles."""
+        tail = self.answers[1]
+        pairs = list(zip(users, items, strict=True))
+        asked = self._tokens([self.written(user, item, "Yes") for user, item in pairs])
+        for place, ((taken, prompt), item) in enumerate(pairs):
+            while taken and len(asked[place]) >= self.max_tokens:  # a place is left for the answer
+                taken = taken[1:]
+                asked[place] = self._tokens([self.written((taken, prompt), item, "Yes")])[0]
+        return [ids[:-tail][-self.max_tokens + 1 :] for ids in asked]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         tokenizer, _ = self.loaded
-        # A chat template writes the special tokens itself. One place is left for the answer.
-        return tokenizer(
-            texts,
-            add_special_tokens=not tokenizer.chat_template,
-            truncation=True,
-            max_length=self.max_tokens - 1,
-        )["input_ids"]
+        # A chat template writes the special tokens itself.
+        special = not tokenizer.chat_template
+        return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
 
 
 def find_scorer(name: str) -> tuple[Path, type[PairScorer]]:

@@ -12,7 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.rerank import rerankers
-from recbole_dpr.evaluation.scorers import HISTORY, QUESTION, CrossEncoder, YesNo, find_scorer
+from recbole_dpr.evaluation.scorers import (
+    HISTORY,
+    ITEM_WORDS,
+    QUESTION,
+    CrossEncoder,
+    YesNo,
+    find_scorer,
+)
 from recbole_dpr.evaluation.systems import PromptedBatch
 
 COLOURS = ("red", "blue", "green")
@@ -70,7 +77,7 @@ def teach(model, score):
     for _ in range(200):
         asked = torch.randint(1, 4, (32,), generator=generator).tolist()
         items = torch.randint(1, 13, (32,), generator=generator).tolist()
-        taken = ["; ".join(TITLES[item : item + item % 4]) for item in items[::-1]]
+        taken = [tuple(TITLES[item : item + item % 4]) for item in items[::-1]]
         users = [(titles, PROMPTS[n]) for titles, n in zip(taken, asked, strict=True)]
         right = [item % 3 == 1 for item in items]
         logits = score(users, [TEXTS[item] for item in items])
@@ -114,7 +121,7 @@ def log_odds(reader, users, items):
     yes, no = (words(f" {word}")["input_ids"] for word in ("Yes", "No"))
     assert len(yes) == 1 == len(no)
     texts = [
-        QUESTION.format(history=taken, prompt=prompt, item=item) + "\nAnswer:"
+        QUESTION.format(history="; ".join(taken), prompt=prompt, item=item) + "\nAnswer:"
         for (taken, prompt), item in zip(users, items, strict=True)
     ]
     rows = [torch.tensor(words(text)["input_ids"]) for text in texts]
@@ -197,6 +204,19 @@ def test_the_depths_share_one_pass_of_the_scorer():
     assert calls == [(2, 6), (1, 6)]
 
 
+def test_a_scorer_that_gives_no_number_is_named():
+    system = rerankers(lambda _, candidates: candidates / 0 * 0, {"rerank_4": 4})["rerank_4"]
+    with pytest.raises(DPRError, match=r"re-ranker's scores are NaN .* rerank_model"):
+        system(batch([RED]))
+
+
+def test_the_newest_titles_come_first_where_the_end_is_cut(cross_encoder):
+    reader = scorer(CrossEncoder, cross_encoder)
+    newest = reader.score([((*["thing 1"] * 40, "thing 2"), PROMPTS[RED])], [TEXTS[3]])
+    other = reader.score([((*["thing 1"] * 40, "thing 5"), PROMPTS[RED])], [TEXTS[3]])
+    assert newest.isfinite() and newest != other
+
+
 def test_what_the_scorer_ties_stays_a_tie():
     system = rerankers(lambda _, candidates: candidates % 2, {"rerank_4": 4})["rerank_4"]
     scores = system(batch([RED]))[0]
@@ -220,14 +240,21 @@ def test_the_language_model_puts_what_it_says_yes_to_first(language_model):
     assert [set(row[:2]) for row in lists] == [{1, 4}] * 3
 
 
-USERS = [("thing 1; thing 2", PROMPTS[RED]), ("", PROMPTS[BLUE]), ("thing 10", PROMPTS[GREEN])]
+USERS = [
+    (("thing 1", "thing 2"), PROMPTS[RED]),
+    ((), PROMPTS[BLUE]),
+    (("thing 10",), PROMPTS[GREEN]),
+]
 
 
 def test_the_score_is_the_log_odds_of_yes_against_no(language_model):
     reader = scorer(YesNo, language_model)
     items = [TEXTS[1], TEXTS[2] * 3, TEXTS[9]]  # of different lengths, so there is padding
     expected = log_odds(reader, USERS, items)
+    assert reader.reads_once
     torch.testing.assert_close(reader.score(USERS, items), expected, rtol=0, atol=1e-4)
+    asked = reader._questions(USERS, items)
+    torch.testing.assert_close(reader._whole(asked), expected, rtol=0, atol=1e-4)
 
 
 def test_a_chat_template_is_asked_in(language_model):
@@ -237,13 +264,13 @@ def test_a_chat_template_is_asked_in(language_model):
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    text = reader.written("thing 1", "red, please", "thing 4, green", "Yes")
+    text = reader.written((("thing 1",), "red, please"), "thing 4, green", "Yes")
     assert text.startswith(
         "<|user|>A user of a recommender system took these items, oldest first: thing 1."
     )
     assert 'says: "red, please"' in text
     assert text.endswith("Answer Yes or No.\nCandidate: thing 4, green<|assistant|>Yes")
-    yes, no, tail = reader.answers
+    (yes, no), tail = reader.answers
     assert [words.decode([token]) for token in (yes, no)] == [
         "Ye",
         "No",
@@ -270,24 +297,75 @@ def test_a_user_is_the_newest_titles_and_the_prompt(cross_encoder):
     pieces = list(reader._pieces(given, torch.tensor([[4], [5], [6]])))
     assert pieces == [
         [
-            (("thing 0; thing 1", PROMPTS[RED]), TEXTS[4]),
-            (("thing 4", PROMPTS[BLUE]), TEXTS[5]),
-            (("thing 6; thing 7; thing 8", PROMPTS[GREEN]), TEXTS[6]),
+            ((("thing 0", "thing 1"), PROMPTS[RED]), TEXTS[4]),
+            ((("thing 4",), PROMPTS[BLUE]), TEXTS[5]),
+            ((("thing 6", "thing 7", "thing 8"), PROMPTS[GREEN]), TEXTS[6]),
         ]
     ]
     given.history = long
     (taken, _), _ = next(reader._pieces(given, torch.tensor([[4], [5], [6]])))[0]
-    assert taken.split("; ") == TITLES[1:][-HISTORY:]
+    assert taken == tuple(TITLES[1:][-HISTORY:])
 
 
 def test_a_pair_that_is_too_long_loses_its_oldest_titles(language_model):
     reader = scorer(YesNo, language_model)
     words = reader.loaded[0]
-    text = reader.written("; ".join(["thing 1"] * 300), "red, please", TEXTS[3], "Yes")
-    ids = reader._tokens([text])[0]
-    assert len(ids) == 255  # of 256 positions, one of which is for the answer
-    assert words.decode(ids).endswith(f"Candidate: {TEXTS[3]}" + text.split(TEXTS[3])[1])
-    assert reader.score([("; ".join(["thing 1"] * 300), "red, please")], [TEXTS[3]]).isfinite()
+    taken = (*["thing 1"] * 300, "thing 2")
+    (ids,) = reader._questions([(taken, "red, please")], [TEXTS[3]])
+    assert len(ids) < 256  # positions, one of which is for the answer
+    text = words.decode(ids)
+    begin, end = QUESTION.split("{history}")
+    assert text.startswith(begin + "thing 1; ")  # the question itself loses nothing
+    assert text.endswith(end.format(prompt="red, please", item=TEXTS[3]) + "\nAnswer:")
+    assert "; thing 2." in text
+    assert reader.score([(taken, "red, please")], [TEXTS[3]]).isfinite()
+
+
+def test_a_long_item_text_leaves_the_prompt_its_place(language_model):
+    texts = [*TEXTS[:-1], "green " * 1000]
+    reader = YesNo(language_model, TITLES, texts, PROMPTS, 8)
+    ((_, item),) = next(reader._pieces(batch([RED]), torch.tensor([[12]])))
+    assert item == " ".join(["green"] * ITEM_WORDS)
+
+
+OTHERS = {
+    # More goes from token to token than keys and values.
+    "Mamba": {"state_size": 4, "num_hidden_layers": 1},
+    # Between the last state and the answer lies another layer.
+    "Bert": {"is_decoder": True, "num_hidden_layers": 1, "intermediate_size": 64},
+    # Logits are capped.
+    "Gemma2": {
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "final_logit_softcapping": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_kinds_of_language_models_give_their_own_answer(kind, tmp_path):
+    torch.manual_seed(0)
+    words = gpt2_tokenizer()
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_attention_heads=2,
+        initializer_range=0.5,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        **OTHERS[kind],
+    )
+    made = getattr(transformers, {"Bert": "BertLMHeadModel"}.get(kind, f"{kind}ForCausalLM"))
+    reader = scorer(YesNo, save(tmp_path / kind, made(config), words))
+    items = [TEXTS[1], TEXTS[2] * 3, TEXTS[9]]
+    users = [USERS[0], USERS[0], USERS[2]]
+    torch.testing.assert_close(
+        reader.score(users, items), log_odds(reader, users, items), rtol=0, atol=1e-3
+    )
+    assert reader.reads_once == (kind == "Gemma2")
 
 
 def change(folder, copy, **options):
@@ -322,7 +400,7 @@ def test_two_labels_give_the_log_odds_of_the_second(cross_encoder, tmp_path):
     reader = scorer(kind, folder)
     pair = reader.loaded[0]("red, please (Taken before: thing 1)", TEXTS[1], return_tensors="pt")
     logits = model(**pair).logits[0]
-    score = reader.score([("thing 1", "red, please")], [TEXTS[1]])
+    score = reader.score([(("thing 1",), "red, please")], [TEXTS[1]])
     assert float(score) == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
 
 
