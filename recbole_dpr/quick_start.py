@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -306,7 +307,7 @@ def report(
     write_report(
         run_dir,
         metrics,
-        command=" ".join(["python", *sys.argv]),
+        command=shlex.join(["python", *sys.argv]),
         training=trainer.history,
         router=router,
         examples=collect_examples(model, tasks, config, test, prompts),

@@ -190,7 +190,7 @@ def _roughen(text: str, chances: Mapping[str, float], rng: Generator) -> str:
     capital = rng.random() < chances["capital"]
     typo = rng.random() < chances["typo"]
     if no_stop:
-        text = text.rstrip(".!?")
+        text = text.rstrip(".!?") or text
     if capital:
         text = text[0].upper() + text[1:]
     if lower:

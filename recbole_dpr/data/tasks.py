@@ -120,7 +120,11 @@ def validation_tasks(
 
 
 def logged_task(
-    split: PromptDataset, logged: Sequence[tuple[str, Intent]], prompts: PromptTable
+    split: PromptDataset,
+    logged: Sequence[tuple[str, Intent]],
+    prompts: PromptTable,
+    seed: int,
+    n_rows: int | None = None,
 ) -> PromptedTask:
     """The task of a split's own prompts; appends them to `prompts`.
 
@@ -128,10 +132,15 @@ def logged_task(
     ----------
     logged : sequence of (str, Intent)
         The data set's prompts by number, every intent known.
+    seed, n_rows
+        As in `prompted_tasks`.
     """
     numbers = split.inter_feat[LOGGED_FIELD]
     rows = numbers.nonzero()[:, 0]
+    left_out = len(split) - len(rows)
+    if n_rows is not None:
+        generator = torch.Generator().manual_seed(seed)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:n_rows].sort().values]
     ids = {n: prompts.add(*logged[n]) for n in numbers[rows].unique().tolist()}
     asked = torch.tensor([ids[n] for n in numbers[rows].tolist()], dtype=torch.long)
-    left_out = len(split) - len(rows)
     return PromptedTask("logged", "logged", rows, asked, left_out, torch.zeros(len(rows)).bool())

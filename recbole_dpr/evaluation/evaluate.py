@@ -220,8 +220,9 @@ def _slices(
 
 def _subset(collected: DataStruct, rows: Tensor) -> DataStruct:
     part = DataStruct()
-    for key in PER_USER:
-        part.set(key, collected[key][rows])
+    for key in (*PER_USER, "rec.items"):  # the last where a metric of RecBole's looks at the lists
+        if key in collected:
+            part.set(key, collected[key][rows])
     return part
 
 

@@ -49,7 +49,8 @@ def measure(
     labelled = all(intent is not None for _, intent in split.logged)
     if split.logged and (labelled or promptable):
         logged = known_intents(split.logged, model.read if promptable else None)
-        tasks += [task for task in [logged_task(split, logged, prompts)] if len(task.rows)]
+        task = logged_task(split, logged, prompts, seed, n_rows)
+        tasks += [task] if len(task.rows) else []
     steering = steering_tasks(split, phrasebook, prompts, seed, n_users) if n_users else []
     if promptable:
         model.set_prompts(prompts.texts)

@@ -99,7 +99,7 @@ def average_rank(scores: Tensor, items: Tensor) -> Tensor:
     """Return the rank of one item per row, from 1, float ``[batch]``.
 
     Rank = 1 + number of greater scores + half the number of *other* equal ones: the mean over all
-    orders of the tie. Item 0 (padding) is not counted. What scores minus infinity is never recommended: last.
+    orders of the tie. Item 0 (padding) is not counted. What scores minus infinity is never recommended: behind all.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def average_rank(scores: Tensor, items: Tensor) -> Tensor:
     greater = (real > own).sum(dim=1)
     others = (real == own).sum(dim=1) - 1
     rank = 1 + greater + others / 2
-    return rank.where(own[:, 0] > -torch.inf, real.shape[1])
+    return rank.where(own[:, 0] > -torch.inf, real.shape[1] + 1)
 
 
 def ndcg_gain(rank: Tensor, k: int) -> Tensor:

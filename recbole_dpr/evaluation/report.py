@@ -54,7 +54,7 @@ those of runs in which it may be recommended again, as in RecBole."""
 SYSTEMS = {
     "filter": "the backbone's ranking with all allowed items first.",
     "calibrated_filter": "the same after dividing each item's probability by its number of values, which "
-    "is the best a perfect backbone could do with prompts drawn this way.",
+    "is the best a perfect backbone could do with positive prompts drawn this way.",
     "post_filter": "only the top of the backbone's ranking is filtered: as many items as the name says, or "
     "`post_filter_k` of config.yaml.",
     "additive": "the backbone's scores plus a weight times the cosine of prompt and item text; the weight "
@@ -148,7 +148,8 @@ def collect_examples(
         after = score_prompted(model, batch.interaction) if promptable else filter_(batch)
         items = interaction[dataset.iid_field].to(after.device)
         rank_before, rank_after = average_rank(batch.backbone, items), average_rank(after, items)
-        top_before, top_after = top_items(batch.backbone, k), top_items(after, k)
+        shown = min(k, after.shape[1] - 1)  # not all catalogues have ten items
+        top_before, top_after = top_items(batch.backbone, shown), top_items(after, shown)
         users = interaction[dataset.uid_field].tolist()
         histories = interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]].tolist()
         lengths = interaction[config["ITEM_LIST_LENGTH_FIELD"]].tolist()

@@ -189,7 +189,9 @@ class YesNo(PairScorer):
         if not tokenizer.chat_template:
             return f"{question}\nAnswer: {answer}"
         turn = [{"role": "user", "content": question}]
-        asked = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        asked = tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
         return asked + answer
 
     @cached_property

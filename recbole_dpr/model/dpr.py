@@ -27,7 +27,8 @@ from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 
-READ_AT_ONCE = 256  # prompts that the reader sees in one go
+READ_AT_ONCE = 256  # prompts that the reader sees in one go at most,
+READ_PAIRS = 1 << 16  # of as many prompts and values as these
 
 
 class DPR(SequentialRecommender):
@@ -143,8 +144,9 @@ class DPR(SequentialRecommender):
         # Each once, those of about one length together, a few at a time: a million states are gigabytes.
         asked = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
         intents = torch.zeros(2, len(asked) + 1, len(self.attributes), dtype=torch.bool)
-        for begin in range(0, len(asked), READ_AT_ONCE):
-            some = asked[begin : begin + READ_AT_ONCE]
+        at_once = max(1, min(READ_AT_ONCE, READ_PAIRS // len(self.attributes)))
+        for begin in range(0, len(asked), at_once):
+            some = asked[begin : begin + at_once]
             seen = (*self.encoder.token_states(some), self.mentions.owners(some, self.encoder))
             logits = self.reader(*(x.to(self.device) for x in seen))
             intents[:, begin : begin + len(some)] = torch.stack(read_intents(logits))

@@ -16,6 +16,7 @@ import heapq
 import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from recbole_dpr.serving.requests import Limits, parse_request, respond
 
 PAGE = Path(__file__).parent / "page"
 FOUND = 12  # titles that a search gives at most
+WORKERS = 4  # requests that are worked on at once; the model itself takes one at a time
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a browser on this machine calls it
 HEADERS = {
     # The page loads nothing from elsewhere and runs nothing that stands in a prompt or a title.
@@ -73,6 +75,8 @@ def make_app(
 
     limits = limits or Limits()
     search = TitleSearch(recommender.titles)
+    # A pool of its own: who gives up while it waits is not computed, and nobody gets a thread more for it.
+    workers = ThreadPoolExecutor(WORKERS, "recommend")
     files = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 
     def answer(content: Any, status: int = 200) -> Response:
@@ -88,7 +92,8 @@ def make_app(
         if body is None:
             return answer({"error": f"a request may have {limits.body} bytes"}, 413)
         try:
-            work = run_in_threadpool(_recommend, recommender, body, limits)
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(workers, _recommend, recommender, body, limits)
             return answer(await asyncio.wait_for(work, limits.seconds))
         except DPRError as error:
             return answer({"error": str(error)}, 400)

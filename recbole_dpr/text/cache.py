@@ -20,16 +20,18 @@ NAMES = ("first", "second")
 
 def read(path: Path) -> tuple[Tensor, Tensor] | None:
     """Return what `write` kept, or None if it is not there or damaged."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with safe_open(path, framework="pt") as file:
             # Cloned: the file's own pages may go away under a tensor that still points at them.
             first, second = (file.get_tensor(name).clone() for name in NAMES)
             if file.metadata()["crc32"] != _checksum((first, second)):
                 raise ValueError("checksum differs")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        logger.warning("Damaged file in the text cache, encoding again: %s (%s)", path, error)
+        logger.warning(
+            "Damaged or closed file in the text cache, encoding again: %s (%s)", path, error
+        )
         return None
     return first, second
 

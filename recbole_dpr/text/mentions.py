@@ -50,8 +50,10 @@ class Mentions:
 
     def spans(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Begin, end and value of each mention, from left to right; no two overlap."""
-        words = list(WORD.finditer(text.lower()))
-        spelled = tuple(word.group() for word in words)
+        words = list(
+            WORD.finditer(text)
+        )  # lower case may be longer, and places are those of the text
+        spelled = tuple(word.group().lower() for word in words)
         at = 0
         while at < len(words):
             for many in range(min(self._longest, len(words) - at), 0, -1):
@@ -78,7 +80,7 @@ class Mentions:
 
 
 def _words(name: str) -> Words:
-    words = tuple(WORD.findall(name.lower()))
+    words = tuple(word.lower() for word in WORD.findall(name))
     return words[1:] if words[:1] in {(article,) for article in ARTICLES} else words
 
 

@@ -59,10 +59,20 @@ def test_the_task_asks_each_row_its_own_prompt(log, tiny_config):
     log()
     data = load_data(tiny_config())
     split, prompts = data.test._dataset, PromptTable(len(data.whole.attributes))
-    task = logged_task(split, data.whole.logged, prompts)
+    task = logged_task(split, data.whole.logged, prompts, seed=1)
     texts = [data.whole.logged[n][0] for n in split.inter_feat[LOGGED_FIELD].tolist()]
     assert [prompts.texts[i] for i in task.prompt_ids.tolist()] == texts
     assert len(task.rows) == len(split) and task.left_out == 0
+    some = logged_task(split, data.whole.logged, prompts, seed=1, n_rows=7)
+    assert len(some.rows) == 7 == len(set(some.rows.tolist())) and some.left_out == 0
+    texts = [texts[row] for row in some.rows.tolist()]
+    assert [prompts.texts[i] for i in some.prompt_ids.tolist()] == texts
+
+
+def test_a_prompt_may_hold_any_character(log, tiny_config):
+    said = "red \u2028 or\u0085so\x0b"
+    log(prompts=HEADER + ROWS.replace("make it red", said))
+    assert said.strip() in [text for text, _ in load_data(tiny_config()).whole.logged]
 
 
 def test_a_target_that_came_with_a_prompt_is_trained_with_it(log, tiny_config):

@@ -157,6 +157,13 @@ def test_the_standard_task_has_recboles_own_figures(world, tmp_path, monkeypatch
     assert ours["users"] == N_USERS
 
 
+def test_metrics_of_recboles_that_look_at_lists_are_measured_too(world, monkeypatch):
+    monkeypatch.setitem(world.config.final_config_dict, "metrics", ["NDCG", "ShannonEntropy"])
+    metrics, _ = world.evaluate(world.promptable)
+    for figures in (metrics["tasks"]["positive"], metrics["slices"]["positive"]["off_habit"]):
+        assert figures["DPR"]["shannonentropy@10"] > 0
+
+
 def test_the_metrics_have_the_contracts_shape(world):
     metrics, _ = world.evaluate(world.promptable)
     assert (metrics["model"], metrics["dataset"]) == ("SASRec", "tiny")

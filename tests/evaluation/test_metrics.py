@@ -74,10 +74,10 @@ def test_a_target_stands_at_its_average_rank():
     assert average_rank(pair, torch.tensor([1])).item() == 1.5
 
 
-def test_what_is_never_recommended_is_last_and_fills_no_list():
+def test_what_is_never_recommended_is_behind_all_and_fills_no_list():
     few = row(3.0, -torch.inf, -torch.inf, 1.0, -torch.inf)
     assert average_rank(few, torch.tensor([4])).item() == 2
-    assert average_rank(few, torch.tensor([2])).item() == 5
+    assert average_rank(few, torch.tensor([2])).item() == 6  # in no list, not even one of all five
     every = torch.ones(1, 6, dtype=torch.bool)
     collected = collect(settings([4]), few, torch.tensor([4]), allowed=every, forbidden=every)
     for name in ("rec.satisfied", "rec.violated"):

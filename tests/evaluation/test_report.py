@@ -251,6 +251,11 @@ def test_examples_are_drawn_without_looking_at_the_scores():
     assert len(set(drawn[0])) == 2
 
 
+def test_examples_of_a_small_catalogue_show_all_of_it():
+    (example, *_) = collect_examples(Model(), TASKS, CONFIG, Catalogue(), PROMPTS, k=50)
+    assert len(example.before) == len(example.after) == 10
+
+
 def test_plots_are_pictures_of_about_1200_pixels(tmp_path, metrics):
     paths = [
         plot_systems(metrics, tmp_path / "deep" / "systems.png"),

@@ -202,6 +202,26 @@ def test_an_answer_that_takes_too_long_and_one_that_fails(trained_run):
         }
 
 
+def test_who_gave_up_waiting_is_not_worked_for(trained_run):
+    busy = recbole_dpr.load(trained_run["run_dir"])
+    begun = []
+    answer = busy.answer
+    with serving(web.make_app(busy, Limits(seconds=0.5))) as port:
+        busy.answer = lambda *_, **__: begun.append(1) or time.sleep(1.5)
+        asked = [
+            threading.Thread(target=ask, args=(port, "/recommend", {"history": HISTORY}))
+            for _ in range(3 * web.WORKERS)
+        ]
+        for thread in asked:
+            thread.start()
+        for thread in asked:
+            thread.join()
+        time.sleep(1.5)
+        assert len(begun) == web.WORKERS  # the others had left before their turn came
+        busy.answer = answer
+        assert ask(port, "/recommend", {"history": HISTORY})[0] == 200
+
+
 def test_other_paths_and_methods(port):
     assert ask(port, "/nowhere") == (404, {"error": "Not Found"})
     assert ask(port, "/recommend") == (405, {"error": "Method Not Allowed"})

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_dpr.errors import DPRError
+from recbole_dpr.text import cache
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.encoder import TextEncoder
 from recbole_dpr.text.hub import find_encoder
@@ -182,6 +183,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert encoder.vectors(TEXTS).shape == (6, 384)
     assert "not written" in caplog.text
+
+
+def test_a_cache_that_may_not_be_read_is_done_without(tmp_path, monkeypatch, caplog):
+    def closed(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    with caplog.at_level(logging.WARNING):
+        assert cache.read(tmp_path / "x") is None
+    assert "Permission denied" in caplog.text
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):

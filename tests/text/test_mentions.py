@@ -63,6 +63,12 @@ def test_what_only_looks_like_a_plural_has_no_singular():
     assert found == [0, 1, 2, 0]
 
 
+def test_places_are_those_of_the_text_where_lower_case_is_longer():
+    text = "\u0130\u0130 a berry"  # dotted capitals, two characters each in lower case
+    (found,) = Mentions([["berry"]]).spans(text)
+    assert text[found[0] : found[1]] == "berry"
+
+
 def test_names_of_nothing_are_never_found():
     assert list(Mentions([["", "a", "!"], []]).spans("a ! an")) == []
 
