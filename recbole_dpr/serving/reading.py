@@ -30,7 +30,7 @@ class PromptMemory:
 
     def __init__(self, model: DPR, readable: Sequence[str]) -> None:
         self.model = model
-        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._known: OrderedDict[str, Tensor] = OrderedDict()  # bool [2, V]
         self._lock = Lock()
         self._names: dict[str, int] = {}
         # All values first: one must not be hidden by what another is called.
@@ -88,21 +88,20 @@ class PromptMemory:
         """Readings of texts: ``[2, n, V]``."""
         with self._lock:
             missing = [text for text in texts if text not in self._known]
-            fresh: dict[str, tuple[Tensor, Tensor]] = {}
+            fresh: dict[str, Tensor] = {}
             if missing:
                 with torch.inference_mode():
-                    fresh = dict(
-                        zip(missing, zip(*self.model.read(missing), strict=True), strict=True)
-                    )
+                    both = torch.stack(self.model.read(missing), dim=1).bool()
+                # Each a copy: a view would keep what was read along with it.
+                fresh = {text: reading.clone() for text, reading in zip(missing, both, strict=True)}
             for text in texts:
                 if text in self._known:
                     self._known.move_to_end(text)
-            readings = [fresh.get(text) or self._known[text] for text in texts]
+            readings = [fresh[text] if text in fresh else self._known[text] for text in texts]
             self._known |= {text: r for text, r in fresh.items() if len(text) <= LONGEST}
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        sides = zip(*readings, strict=True)
-        return torch.stack([torch.stack(side) for side in sides])
+        return torch.stack(readings, dim=1).float()
 
     def _chosen(self, side: str, values: Sequence[str] | None) -> Tensor:
         chosen = torch.zeros(len(self.model.attributes))
