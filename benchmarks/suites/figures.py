@@ -114,6 +114,7 @@ def is_steered(records: Iterable[Record]) -> bool:
     return bool(values_of(records, "tasks", "positive", "DPR", NDCG))
 
 
-def command(suite: str, dataset: str) -> str:
-    """What to type for the runs of a table."""
-    return f"`python benchmarks/run.py --suite {suite} --dataset {dataset}`"
+def command(suite: str, dataset: str, long: bool = False) -> str:
+    """What to type for the runs of a table; `long` where none of them comes without that flag."""
+    flag = " --long" if long else ""
+    return f"`python benchmarks/run.py --suite {suite} --dataset {dataset}{flag}`"

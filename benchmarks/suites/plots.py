@@ -17,6 +17,9 @@ from recbole_dpr.evaluation.systems import sees
 from suites.figures import NDCG, TASKS, half_width, values_of
 from suites.records import Record, Records
 
+NARROWEST = (
+    0.05  # of a panel of ablations, on either side of the full model, as a share of its figure
+)
 DOTS = "large: mean over the seeds; small: each seed; line: 95 % confidence interval, from three seeds up"
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -74,7 +77,10 @@ def _dots(
             shift = (index - (len(series) - 1) / 2) * 0.2
             _series(axes, tasks[task], list(labels), shift, index, name)
         if line and (values := series[line][task][line]):
-            axes.axvline(statistics.mean(values), color="#999999", linewidth=1, linestyle=":")
+            mean = statistics.mean(values)
+            axes.axvline(mean, color="#999999", linewidth=1, linestyle=":")
+            left, right = axes.get_xlim()  # what differs by nothing should not look as if it did
+            axes.set_xlim(min(left, mean * (1 - NARROWEST)), max(right, mean * (1 + NARROWEST)))
         axes.set_title(task, fontsize=10)
         axes.set_xlabel("NDCG@10")
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -93,7 +93,8 @@ def section(
             dataset, {full: records[full], **ablations}, images / f"ablations-{dataset}.png"
         )
         written.append(path)
-        lines += ["### Ablations", "", command("ablation", dataset), ""]
+        long = all(run.long for run in runs_of(suites, "ablation", dataset))
+        lines += ["### Ablations", "", command("ablation", dataset, long), ""]
         lines += ["What each switch takes away: [ablations.md](ablations.md).", ""]
         lines += [f"![Ablations on {dataset}]({IMAGES}/{path.name})", ""]
         lines += ablation_table(full, records, list(ablations))
