@@ -23,9 +23,7 @@ from recbole_dpr.evaluation.systems import PromptedBatch
 from recbole_dpr.text.hub import find_model, load_pretrained
 
 HISTORY = 10  # titles of the history that a model reads, the newest ones
-ITEM_WORDS = (
-    100  # words of an item's text that it reads: a description should not push out the prompt
-)
+ITEM_WORDS = 100  # of an item's text that it reads: a long one should not push out the prompt
 MAX_TOKENS = 512  # of a pair; what is longer loses the oldest titles of the history
 WAY_OUT = (
     "pass rerank_model=<local folder or Hugging Face name> of a cross-encoder (one or two labels) or "
@@ -36,7 +34,6 @@ A user of a recommender system took these items, oldest first: {history}.
 Now the user says: "{prompt}"
 Given the history and what the user says, will the user take the candidate next? Answer Yes or No.
 Candidate: {item}"""  # last, so that all before it is read once for all of a user's candidates
-
 
 User = tuple[tuple[str, ...], str]  # titles taken, oldest first, and the prompt
 
