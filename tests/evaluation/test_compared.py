@@ -8,6 +8,7 @@ import pytest
 from recbole_dpr import quick_start
 from recbole_dpr.checks import compared_system
 from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation import measure
 from recbole_dpr.evaluation.report import write_report
 from recbole_dpr.evaluation.text_systems import WEIGHTS
 
@@ -106,6 +107,15 @@ def test_dpr_is_tested_against_every_other_system(metrics):
             assert test["difference"] == pytest.approx(gap, abs=1e-6)
             assert 0 <= test["p"] <= test["p_holm"] <= 1
     assert metrics["significance"]["positive"]["backbone"]["p_holm"] < 0.01
+
+
+def test_a_model_that_reads_pairs_is_not_asked_for_the_delta_auc(trained_run, monkeypatch):
+    monkeypatch.setattr(measure, "rerank_scorer", lambda *_: lambda _, items: -items.float())
+    asked = {"compare": ["rerank_5", "semantic"], "delta_auc_users": 8, "rerank_model": "a/model"}
+    metrics = quick_start.evaluate(trained_run["run_dir"], asked)
+    assert "rerank_5" in metrics["tasks"]["positive"]
+    assert metrics["delta_auc"]["increase"].keys() >= {"DPR", "semantic"}
+    assert "rerank_5" not in metrics["delta_auc"]["increase"]
 
 
 def test_the_delta_auc_has_the_direction_of_the_prompt(metrics):
