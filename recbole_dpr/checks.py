@@ -39,6 +39,11 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
                 f"{name}={options[name]}: training in more than one process is not supported yet; "
                 f"leave {name} out"
             )
+    sampling = options.get("train_neg_sample_args")
+    if isinstance(sampling, Mapping) and sampling.get("dynamic"):
+        raise DPRError(
+            "train_neg_sample_args: negative items are not drawn by the model here; leave dynamic out"
+        )
     for name in ("prompt_fields", "item_text_fields"):
         if not all(isinstance(entry, str) for entry in options[name]):
             raise DPRError(f"{name} takes names of columns, not {options[name]!r}")
@@ -139,7 +144,10 @@ def _check_metrics(options: Mapping[str, Any]) -> None:
         if value is None:
             continue
         parts = re.fullmatch(r"([A-Za-z]+)@([0-9]+)", value)
-        allowed = right if name == "valid_metric" else {*right, *OWN_METRICS}
+        prompted = name in ("stage2_valid_metric", "stage3_valid_metric")
+        allowed = (
+            {*right, *OWN_METRICS} if prompted else right
+        )  # without a prompt both mean nothing
         if not parts or parts[1].lower() not in allowed or int(parts[2]) not in topk:
             example = f"{metrics[0]}@{topk[0]}"
             raise DPRError(

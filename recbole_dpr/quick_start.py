@@ -18,7 +18,13 @@ from recbole.utils import init_seed, set_color
 
 from recbole_dpr import __version__, compat
 from recbole_dpr.config import CONFIG_FILE, DPRConfig
-from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
+from recbole_dpr.data.catalogue import (
+    CATALOGUE_FILE,
+    USERS_FILE,
+    Catalogue,
+    check_catalogue,
+    save_users,
+)
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.facts import FACTS_FILE, Facts
@@ -112,6 +118,13 @@ def run_recbole_dpr(
         say_of_repeats(data.train, config["exclude_history"])
     logger.debug(config)
     begun = read_run_options(run_dir) if resume else {}
+
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
+    if resume:  # what does not fit the folder is refused before anything in it changes
+        check_catalogue(run_dir, data.whole)
+        if (run_dir / checkpoint.RESUME_FILE).is_file():
+            trainer.resume(run_dir / checkpoint.RESUME_FILE)
     config.to_yaml(run_dir / CONFIG_FILE)
     if begun:
         say_of_changes(begun, read_run_options(run_dir))
@@ -120,10 +133,6 @@ def run_recbole_dpr(
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
     save_users(run_dir / USERS_FILE, data.test.dataset)
 
-    init_seed(config["seed"], config["reproducibility"])
-    trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
-    if resume and (run_dir / checkpoint.RESUME_FILE).is_file():
-        trainer.resume(run_dir / checkpoint.RESUME_FILE)
     score, result = trainer.fit(
         training_loader(config, data, built),
         data.valid,
@@ -191,12 +200,7 @@ def load_data_and_model(
         recommender.model.encoder = make_encoder(config)  # with a cache, which serving does without
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
-    tokens = [str(token) for token in data.whole.field2id_token[data.whole.iid_field]]
-    if tokens != recommender.catalogue.tokens:
-        raise DPRError(
-            f"the items of {config['dataset']} in {config['data_path']} are not those that {run_dir} "
-            "was trained on"
-        )
+    check_catalogue(run_dir, data.whole)
     loader = training_loader(config, data, recommender.model)
     return config, recommender.model, data.whole, loader, data.valid, data.test
 
@@ -226,6 +230,8 @@ def new_run_dir(config: DPRConfig) -> Path:
             run.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise DPRError(f"{run} cannot be made ({error}): set checkpoint_dir") from error
         return run
     raise DPRError(
         f"{folder} already has {len(runs)} runs of this second; give another checkpoint_dir"
@@ -255,7 +261,11 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         checkpoint.load_weights(backbone, weights, config["backbone_checkpoint"])
     if config["checkpoint"]:
         path = Path(config["checkpoint"]) / checkpoint.MODEL_FILE
-        checkpoint.load_weights(model, checkpoint.load_tensors(path)[0], path)
+        check_catalogue(config["checkpoint"], data.whole)
+        weights = checkpoint.load_tensors(path)[0]
+        if isinstance(model, DPR):  # of this run's item_text_fields and text_encoder
+            weights["semantic.item_text"] = model.semantic.item_text
+        checkpoint.load_weights(model, weights, path)
     return model
 
 
@@ -268,6 +278,12 @@ def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
             raise DPRError(
                 "loss_type=BPR is not for windows, which are trained with the cross entropy over the whole "
                 "catalogue; leave loss_type out"
+            )
+        loss = type(backbone.model).calculate_loss
+        if not loss.__module__.startswith("recbole."):
+            getLogger().warning(
+                f"{loss.__qualname__} is not used: a causal model trains on windows, with the cross entropy over "
+                "the whole catalogue"
             )
         return WindowLoader(config, data.train, config.stage(1).batch_size)
     return PrefixLoader(config, data.train, data.train_sampler, config.stage(1).prefixes)

@@ -15,10 +15,13 @@ FALLBACKS = {
     "batch_size": "train_batch_size",
 }
 
-# Options of RecBole's trainer and evaluator that this package's do without: their defaults, and what is done.
+# Options of RecBole's that this package does without: their defaults, and what is done.
 UNUSED = {
     "eval_step": (1, "every epoch is validated"),
     "metric_decimal_place": (4, "figures keep eight decimals"),
+    "save_dataset": (False, "data sets are read anew"),
+    "save_dataloaders": (False, "data sets are read anew"),
+    "worker": (0, "batches are made in the main process"),
 }
 
 

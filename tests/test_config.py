@@ -325,6 +325,16 @@ def test_options_that_contradict_each_other():
     assert "exclude_history is for DPR: SASRec alone ranks as in RecBole" in says
 
 
+def test_options_that_the_stages_or_the_windows_cannot_take():
+    for metric in ("satisfied@10", "violation@10"):
+        assert "stage1_valid_metric takes one of metrics" in message(
+            f"--stage1_valid_metric={metric}"
+        )
+        assert config(f"--stage3_valid_metric={metric}")["stage3_valid_metric"] == metric
+    sampling = {"distribution": "uniform", "sample_num": 1, "dynamic": True, "candidate_num": 2}
+    assert "leave dynamic out" in message(model="DPR-FPMC", train_neg_sample_args=sampling)
+
+
 def test_the_message_names_where_the_option_was_given(tmp_path):
     (tmp_path / "a.yaml").write_text("epoch: 3\n")
     says = message(files=[tmp_path / "a.yaml"])

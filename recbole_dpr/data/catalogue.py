@@ -114,6 +114,29 @@ class Catalogue:
         return cls(str(content["item_field"]), tokens, titles, attributes, called, facts)
 
 
+def check_catalogue(run_dir: str | Path, dataset: PromptDataset) -> None:
+    """Refuse a data set whose items or values are not those that the weights of a run stand for.
+
+    Raises
+    ------
+    DPRError
+        Also where the folder's catalogue is damaged; one that has none yet is not checked.
+    """
+    path = Path(run_dir) / CATALOGUE_FILE
+    if not path.is_file():
+        return
+    known, here = Catalogue.load(path), Catalogue.from_dataset(dataset, [])
+    for what, of_run, of_data in (
+        ("items", known.tokens, here.tokens),
+        ("values of prompt_fields", known.attributes.values, here.attributes.values),
+    ):
+        if of_run != of_data:
+            raise DPRError(
+                f"the {what} of {dataset.dataset_name} in {dataset.config['data_path']} are not those that "
+                f"{run_dir} was trained on"
+            )
+
+
 def save_users(path: str | Path, dataset: PromptDataset) -> None:
     """Write the histories of a few users of a split, as ``[[user, [item, ...]], ...]``."""
     rows = np.arange(min(EXAMPLES, len(dataset)))

@@ -93,7 +93,7 @@ def target_intents(
     item_lists, targets = item_lists.cpu(), targets.cpu()
     where = targets > 0
     matrix = attributes.matrix
-    counts = matrix[item_lists].to(torch.int32).cumsum(dim=1)[where]
+    counts = matrix[item_lists].cumsum(dim=1, dtype=torch.int32)[where]
     wanted, unwanted = draw_intents(matrix[targets[where]], counts)
     shares = torch.tensor([float(mix[kind]) for kind in KINDS])
     kind = torch.multinomial(shares, len(wanted), replacement=True)

@@ -126,7 +126,8 @@ class Backbone(nn.Module):
         states = self.item_vectors()[item_seq]
         last = (item_seq != 0).sum(dim=1) - 1
         rows = torch.arange(len(item_seq), device=item_seq.device)
-        return states.index_put((rows, last), self.user_vectors(item_seq, users))
+        # With enable_amp what the model gives may be of half precision.
+        return states.index_put((rows, last), self.user_vectors(item_seq, users).to(states.dtype))
 
     def scores(self, interaction: Interaction) -> Tensor:
         """The model's own scores, ``[B, n_items]``.
@@ -221,9 +222,12 @@ def score_singly(model: Any, interaction: Interaction) -> Tensor:
     scores = []
     for begin in range(0, len(interaction), rows):
         some = interaction[slice(begin, begin + rows)]
-        pairs = some.repeat_interleave(len(catalogue))
-        pairs[model.ITEM_ID] = catalogue.repeat(len(some))
-        scores.append(model.predict(pairs).view(len(some), len(catalogue)))
+        parts = []
+        for items in catalogue.split(PAIRS):
+            pairs = some.repeat_interleave(len(items))
+            pairs[model.ITEM_ID] = items.repeat(len(some))
+            parts.append(model.predict(pairs).view(len(some), len(items)))
+        scores.append(torch.cat(parts, dim=1))
     return torch.cat(scores)
 
 

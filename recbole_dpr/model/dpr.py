@@ -269,8 +269,8 @@ class DPR(SequentialRecommender):
 
     def alignment_loss(self, batch: AlignmentBatch) -> Tensor | tuple[Tensor, Tensor]:
         """Stage 2: align item texts, and prompts where the reader is trained too, with the values."""
-        matrix = self.attributes.matrix.to(self.device)
-        semantic = self.semantic.alignment_loss(batch.items, matrix[batch.items])
+        matrix = self.attributes.matrix[batch.items.cpu()].to(self.device)
+        semantic = self.semantic.alignment_loss(batch.items, matrix)
         if batch.prompts is None:
             return semantic
         *seen, include, exclude = batch.prompts

@@ -176,7 +176,9 @@ def spread(config: Any, model: DPR, dataset: PromptDataset) -> float:
     batch = prefixes.windows(torch.arange(prefixes.n_windows)).to(model.device)
     own = model.own_logits(model.backbone.scores(batch))
     logits = model.without_history(own, batch)[:, 1:]
-    return float((logits.amax(dim=1) - logits.median(dim=1).values).mean())
+    # Of what can be recommended at all: histories may hold half of a small catalogue.
+    middle = logits.masked_fill(logits == -torch.inf, torch.nan).nanmedian(dim=1).values
+    return float((logits.amax(dim=1) - middle).nan_to_num(nan=0.0).mean())
 
 
 def learned_reader(config: Any, model: DPR) -> list[Parameter]:

@@ -96,7 +96,7 @@ class DPRTrainer(Trainer):
         """The stages of this model, each made when the one before has ended."""
         model = self.model
         backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
-        if self.config["pretrain_epochs"]:
+        if self.config["pretrain_epochs"] and hasattr(backbone.model, "pretrain"):  # S3Rec's
             yield own_stage(self.config, backbone.model, train_data.dataset)
         if isinstance(model, DPR) and self.config["joint"]:
             assert self.training is not None
@@ -164,6 +164,7 @@ class DPRTrainer(Trainer):
         chosen = {id(parameter) for parameter in stage.parameters}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
+            parameter.grad = None  # what an earlier stage left would count in clip_grad_norm
         if goes_on:
             self._best = snapshot(self.model)
         self._average = RunningAverage(self.model, stage.options.averaging)
@@ -181,10 +182,15 @@ class DPRTrainer(Trainer):
         if about["stage"] < stage.number:
             return 0
         self._restore(tensors, about)
-        if about["finished"]:
+        # Not what the checkpoint says of it: more epochs may be asked for by now.
+        if self._finished(stage, about["epoch"]):
             put_weights(self.model, self._best)
             return None
         return about["epoch"] + 1
+
+    def _finished(self, stage: Stage, epoch: int) -> bool:
+        """Whether a stage ends after this epoch, counted from 0."""
+        return self.cur_step > stage.options.patience or epoch + 1 >= stage.options.epochs
 
     def _run(
         self,
@@ -216,7 +222,7 @@ class DPRTrainer(Trainer):
             with self._average.applied():
                 result = self._validate(stage, valid_data)
                 improved = self._compare(result)
-            finished = self.cur_step > stage.options.patience or epoch + 1 == stage.options.epochs
+            finished = self._finished(stage, epoch)
             seconds = perf_counter() - started
             name = f"stage{stage.number}"
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds

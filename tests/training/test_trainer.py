@@ -79,6 +79,45 @@ def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
     return run_dir
 
 
+def test_a_resume_that_does_not_fit_leaves_the_folder_as_it_is(options, data_path):
+    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"])
+    kept = {
+        path: path.read_bytes() for path in run_dir.iterdir() if path.suffix in (".yaml", ".json")
+    }
+    with pytest.raises(DPRError, match=r"is \["):
+        run_recbole_dpr(resume=run_dir, command_line=["--hidden_size=24"])
+    interactions = data_path / "tiny" / "tiny.inter"
+    head, *rows = interactions.read_text().splitlines()
+    interactions.write_text(
+        "\n".join([head, *rows[::-1]]) + "\n"
+    )  # RecBole numbers items as they come
+    for begun in ({"resume": run_dir}, {"model": "DPR-SASRec", "dataset": "tiny"}):
+        start = {} if "resume" in begun else options | {"checkpoint": str(run_dir)}
+        with pytest.raises(
+            DPRError, match=r"the items of tiny in .* are not those that .* was trained"
+        ):
+            run_recbole_dpr(**begun, config_dict=start)
+    assert kept == {path: path.read_bytes() for path in kept}
+
+
+def test_a_run_that_has_ended_goes_on_for_more_epochs(options):
+    short = options | {"stage3_epochs": 1, "stage3_patience": 5}
+    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=short)["run_dir"])
+    run_recbole_dpr(resume=run_dir, command_line=["--stage3_epochs=3"])
+    history = json.loads((run_dir / "training.json").read_text())
+    assert [row["epoch"] for row in history if row["stage"] == 3] == [0, 1, 2]
+
+
+def test_a_folder_that_cannot_be_made_is_named(options, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DPRError, match=r"cannot be made .*: set checkpoint_dir"):
+        run_recbole_dpr(
+            "DPR-SASRec",
+            "tiny",
+            config_dict=options | {"checkpoint_dir": str(tmp_path / "file" / "x")},
+        )
+
+
 def written(run_dir):
     (log,) = Path(run_dir).glob("*.log")
     return log.read_text(encoding="utf-8")
