@@ -169,6 +169,35 @@ def test_impossible_lies_below_the_spread_of_the_backbone(options, scale, lowest
     assert (above < -NEVER) == lowest
 
 
+def test_the_spread_is_that_of_what_can_be_recommended(options):
+    config = DPRConfig("DPR-SASRec", "tiny", config_dict=options | {"exclude_history": True})
+    data = load_data(config)
+    model = build_model(config, data, Phrasebook.load("generic", data.whole.attributes.values))
+    hide = model.without_history
+
+    def most(scores, interaction):  # as if histories held most of the catalogue
+        scores = hide(scores, interaction).clone()
+        scores[:, 4:] = -torch.inf
+        return scores
+
+    model.without_history = most
+    assert 0 <= spread(config, model, data.train) < 100
+
+
+def test_no_gradient_outlives_its_stage(options, monkeypatch):
+    begin = DPRTrainer._begin
+    left = []
+
+    def watched(self, stage):
+        first = begin(self, stage)
+        left.extend(weight for weight in self.model.parameters() if weight.grad is not None)
+        return first
+
+    monkeypatch.setattr(DPRTrainer, "_begin", watched)
+    run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    assert not left
+
+
 @pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
 def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_after, tmp_path):
     run_dir = killed_and_resumed("DPR-GRU4Rec", options, killed_after, monkeypatch, tmp_path)
