@@ -144,10 +144,9 @@ def _check_metrics(options: Mapping[str, Any]) -> None:
         if value is None:
             continue
         parts = re.fullmatch(r"([A-Za-z]+)@([0-9]+)", value)
+        # Our own mean nothing without a prompt.
         prompted = name in ("stage2_valid_metric", "stage3_valid_metric")
-        allowed = (
-            {*right, *OWN_METRICS} if prompted else right
-        )  # without a prompt both mean nothing
+        allowed = {*right, *OWN_METRICS} if prompted else right
         if not parts or parts[1].lower() not in allowed or int(parts[2]) not in topk:
             example = f"{metrics[0]}@{topk[0]}"
             raise DPRError(

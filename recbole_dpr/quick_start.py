@@ -200,7 +200,7 @@ def load_data_and_model(
         recommender.model.encoder = make_encoder(config)  # with a cache, which serving does without
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
-    check_catalogue(run_dir, data.whole)
+    recommender.catalogue.check(data.whole, run_dir)
     loader = training_loader(config, data, recommender.model)
     return config, recommender.model, data.whole, loader, data.valid, data.test
 

@@ -17,9 +17,7 @@ from recbole_dpr.evaluation.systems import sees
 from suites.figures import NDCG, TASKS, half_width, values_of
 from suites.records import Record, Records
 
-NARROWEST = (
-    0.05  # of a panel of ablations, on either side of the full model, as a share of its figure
-)
+NARROWEST = 0.05  # half of a panel of ablations at least, as a share of the full model's figure
 DOTS = "large: mean over the seeds; small: each seed; line: 95 % confidence interval, from three seeds up"
 MARKERS = ("o", "s", "^", "D", "v")
 

@@ -68,6 +68,25 @@ class Catalogue:
         """What a RecBole model takes for its data set."""
         return FactualDataset(self.facts, self.item_field, len(self), config)
 
+    def check(self, dataset: PromptDataset, run_dir: str | Path) -> None:
+        """Refuse a data set whose items or values are not those that the weights of this run stand for.
+
+        Raises
+        ------
+        DPRError
+            Naming which of the two differ.
+        """
+        here = Catalogue.from_dataset(dataset, [])
+        for what, of_run, of_data in (
+            ("items", self.tokens, here.tokens),
+            ("values of prompt_fields", self.attributes.values, here.attributes.values),
+        ):
+            if of_run != of_data:
+                raise DPRError(
+                    f"the {what} of {dataset.dataset_name} in {dataset.config['data_path']} are not those "
+                    f"that {run_dir} was trained on"
+                )
+
     def save(self, path: str | Path) -> None:
         """Write the catalogue as json, whole or not at all."""
         attributes = self.attributes
@@ -115,26 +134,16 @@ class Catalogue:
 
 
 def check_catalogue(run_dir: str | Path, dataset: PromptDataset) -> None:
-    """Refuse a data set whose items or values are not those that the weights of a run stand for.
+    """`Catalogue.check` of a run folder; one that has no catalogue yet is not checked.
 
     Raises
     ------
     DPRError
-        Also where the folder's catalogue is damaged; one that has none yet is not checked.
+        Also where the folder's catalogue is damaged.
     """
     path = Path(run_dir) / CATALOGUE_FILE
-    if not path.is_file():
-        return
-    known, here = Catalogue.load(path), Catalogue.from_dataset(dataset, [])
-    for what, of_run, of_data in (
-        ("items", known.tokens, here.tokens),
-        ("values of prompt_fields", known.attributes.values, here.attributes.values),
-    ):
-        if of_run != of_data:
-            raise DPRError(
-                f"the {what} of {dataset.dataset_name} in {dataset.config['data_path']} are not those that "
-                f"{run_dir} was trained on"
-            )
+    if path.is_file():
+        Catalogue.load(path).check(dataset, run_dir)
 
 
 def save_users(path: str | Path, dataset: PromptDataset) -> None:

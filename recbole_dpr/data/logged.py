@@ -52,9 +52,8 @@ class PromptFile:
             text = path.read_text(encoding=config["encoding"] or "utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DPRError(f"{path} cannot be read: {error}") from error
-        lines = text.split(
-            "\n"
-        )  # splitlines would also part at U+2028 and others, which texts may hold
+        # `splitlines` would also part at U+2028 and others, which texts may hold.
+        lines = text.split("\n")
         header = lines[0].split(config["field_separator"]) if lines else []
         for column in (ID, TEXT):
             if column not in header:

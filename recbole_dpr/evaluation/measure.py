@@ -60,9 +60,9 @@ def measure(
         metrics["tuned"] = tuned
     if any(len(task.rows) for task in steering):  # none where all items have all values
         # A model that reads each pair would take hours, for a top whose order hardly moves the AUC.
-        slow = {name for name in extra if config["rerank_model"] and family(name) == "rerank"}
-        quick = {name: system for name, system in extra.items() if name not in slow}
-        systems = prompted_systems(model, config, quick)
+        if config["rerank_model"]:
+            extra = {name: system for name, system in extra.items() if family(name) != "rerank"}
+        systems = prompted_systems(model, config, extra)
         metrics["delta_auc"] = delta_auc(systems, steering, model, config, split, prompts)
     metrics["seconds"]["evaluate"] = round(time.perf_counter() - started, 2)
     return metrics, ranks, tasks, prompts

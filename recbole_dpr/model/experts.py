@@ -44,8 +44,9 @@ class MixtureOfExperts(nn.Module):
     """Give wanting and not wanting weights of their own (DPR, arXiv 2602.18929).
 
     The paper's reason: both pull the same weights in opposite directions, and the router sends them to
-    different experts (docs/ablations.md measures how much they do). Every expert runs, since a prompt's experts are few and small.
-    The last layers start at zero: before training, a prompt moves nothing but what its values say.
+    different experts (docs/ablations.md measures how much they do). Every expert runs, since a prompt's
+    experts are few and small. The last layers start at zero: before training, a prompt moves nothing
+    but what its values say.
 
     Parameters
     ----------

@@ -50,9 +50,8 @@ class Mentions:
 
     def spans(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Begin, end and value of each mention, from left to right; no two overlap."""
-        words = list(
-            WORD.finditer(text)
-        )  # lower case may be longer, and places are those of the text
+        # Places are those of the text, whose lower case may be longer.
+        words = list(WORD.finditer(text))
         spelled = tuple(word.group().lower() for word in words)
         at = 0
         while at < len(words):

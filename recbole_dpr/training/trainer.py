@@ -182,7 +182,7 @@ class DPRTrainer(Trainer):
         if about["stage"] < stage.number:
             return 0
         self._restore(tensors, about)
-        # Not what the checkpoint says of it: more epochs may be asked for by now.
+        # By the options of now: more epochs may be asked for than when it was written.
         if self._finished(stage, about["epoch"]):
             put_weights(self.model, self._best)
             return None
@@ -240,7 +240,7 @@ class DPRTrainer(Trainer):
             )
             self._report(stage, epoch, loss, result, trained, seconds, improved, verbose)
             if saved:
-                self._save_resume(stage, epoch, finished)
+                self._save_resume(stage, epoch)
             if callback_fn:
                 callback_fn(epoch, result.get(self.valid_metric, 0.0))
             if finished:
@@ -359,7 +359,7 @@ class DPRTrainer(Trainer):
         self.seconds = about["seconds"]
         self.logger.info(f"Going on after stage {about['stage']}, epoch {about['epoch']}")
 
-    def _save_resume(self, stage: Stage, epoch: int, finished: bool) -> None:
+    def _save_resume(self, stage: Stage, epoch: int) -> None:
         tensors = {
             **checkpoint.prefixed("model.", self._learned_weights()),
             **checkpoint.prefixed("best.", self._best),
@@ -370,7 +370,6 @@ class DPRTrainer(Trainer):
         about = {
             "stage": stage.number,
             "epoch": epoch,
-            "finished": finished,
             "best_valid_score": self.best_valid_score,
             "best_valid_result": self.best_valid_result,
             "cur_step": self.cur_step,

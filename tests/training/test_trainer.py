@@ -88,9 +88,8 @@ def test_a_resume_that_does_not_fit_leaves_the_folder_as_it_is(options, data_pat
         run_recbole_dpr(resume=run_dir, command_line=["--hidden_size=24"])
     interactions = data_path / "tiny" / "tiny.inter"
     head, *rows = interactions.read_text().splitlines()
-    interactions.write_text(
-        "\n".join([head, *rows[::-1]]) + "\n"
-    )  # RecBole numbers items as they come
+    # RecBole numbers items as they come.
+    interactions.write_text("\n".join([head, *rows[::-1]]) + "\n")
     for begun in ({"resume": run_dir}, {"model": "DPR-SASRec", "dataset": "tiny"}):
         start = {} if "resume" in begun else options | {"checkpoint": str(run_dir)}
         with pytest.raises(
