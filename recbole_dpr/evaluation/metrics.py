@@ -161,6 +161,8 @@ class PromptCollector(Collector):
         self.masks = masks
         # This class fills rec.topk itself; what other metrics need still comes from RecBole.
         setattr(self.register, "rec.topk", False)
+        # Batch by batch: RecBole's `DataStruct` copies all that it has with every batch that it is given.
+        self._per_user: dict[str, list[Tensor]] = {}
 
     def eval_batch_collect(
         self,
@@ -190,8 +192,6 @@ class PromptCollector(Collector):
         places = torch.arange(1, k + 1, device=rank.device)
         hit = rank.ceil()[:, None] == places
         one_target = torch.ones(n_users, 1, dtype=torch.int, device=rank.device)
-        self.data_struct.update_tensor("rec.rank", rank)
-        self.data_struct.update_tensor("rec.topk", torch.cat([hit.int(), one_target], dim=1))
 
         n_real = scores_tensor.shape[1] - 1
         # One more, where there is one: it may tie with the last.
@@ -204,16 +204,21 @@ class PromptCollector(Collector):
         if forbidden is not None:
             violated = _expected(forbidden, scores_tensor, top, tied)
         shown = scores_tensor.gather(1, top) > -torch.inf  # there may be fewer than k to recommend
-        satisfied, violated = satisfied * shown, violated * shown
-        self.data_struct.update_tensor("rec.satisfied", satisfied)
-        self.data_struct.update_tensor("rec.violated", violated)
+        batch = {
+            "rec.rank": rank,
+            "rec.topk": torch.cat([hit.int(), one_target], dim=1),
+            "rec.satisfied": satisfied * shown,
+            "rec.violated": violated * shown,
+        }
+        for key, values in batch.items():
+            self._per_user.setdefault(key, []).append(values.detach())
 
     def get_data_struct(self) -> DataStruct:
         """Return what was collected, on the CPU, and start afresh."""
         collected = super().get_data_struct()
-        for key in PER_USER:
-            if key in self.data_struct:
-                del self.data_struct[key]
+        for key, batches in self._per_user.items():
+            collected.set(key, torch.cat(batches).cpu())
+        self._per_user = {}
         return collected
 
     def _check(self, scores: Tensor, positive_u: Tensor) -> None:

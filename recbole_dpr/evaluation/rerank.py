@@ -13,7 +13,7 @@ from functools import partial
 from torch import Tensor
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.systems import PromptedBatch, System, dense_ranks
+from recbole_dpr.evaluation.systems import ABOVE, PromptedBatch, System, whole_numbers
 from recbole_dpr.evaluation.text_systems import TextSimilarity
 
 Scorer = Callable[[PromptedBatch, Tensor], Tensor]
@@ -38,7 +38,8 @@ class Candidates:
     def __call__(self, batch: PromptedBatch) -> tuple[Tensor, Tensor]:
         """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
         if batch is not self._batch:
-            self._items = batch.order[:, : self.depth]
+            best = batch.backbone[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
+            self._items = best[:, : self.depth]
             scores = self.scorer(batch, self._items)
             if scores.isnan().any():
                 raise DPRError(
@@ -53,8 +54,7 @@ class Candidates:
 def rerank(batch: PromptedBatch, candidates: Candidates, k: int) -> Tensor:
     """Put the backbone's top k first, by the scorer; the others follow in the backbone's order."""
     items, scores = (part[:, :k] for part in candidates(batch))
-    ranks = batch.ranks
-    return batch.hide(ranks.scatter(1, items, ranks.shape[1] + dense_ranks(scores)))
+    return batch.hide(batch.ranks.scatter(1, items, ABOVE + whole_numbers(scores)))
 
 
 def rerankers(scorer: Scorer, depths: dict[str, int]) -> dict[str, System]:

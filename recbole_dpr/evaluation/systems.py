@@ -84,17 +84,15 @@ class PromptedBatch:
         return self.attributes.forbidden(self.exclude).to(self.backbone.device)
 
     @cached_property
-    def order(self) -> Tensor:
-        """The items from the backbone's best to its worst, without padding, ``[batch, n_items - 1]``."""
-        return best_first(self.backbone[:, 1:]) + 1
-
-    @cached_property
     def ranks(self) -> Tensor:
-        """The backbone's `dense_ranks`, shared by the filters."""
-        return dense_ranks(self.backbone, self.order)
+        """The backbone's `whole_numbers`, shared by the filters."""
+        return whole_numbers(self.backbone)
 
 
 System = Callable[[PromptedBatch], Tensor]
+
+# What lifts one of the `whole_numbers` of scores above all others.
+ABOVE = 2**33
 
 # What each system is told about the prompt; reports and plots say it beside every figure.
 SEES = {
@@ -126,39 +124,35 @@ def hide_padding(scores: Tensor) -> Tensor:
     return scores
 
 
-def best_first(scores: Tensor) -> Tensor:
-    """Return the columns of each row by falling score, equal ones as they stand, of the shape of `scores`."""
-    return scores.sort(dim=1, descending=True, stable=True).indices
+def whole_numbers(scores: Tensor) -> Tensor:
+    """Whole numbers from -`ABOVE` / 2 up to that in the order of the scores, ties ties, float64 of their shape.
 
-
-def dense_ranks(scores: Tensor, order: Tensor | None = None) -> Tensor:
-    """Number the distinct scores of each row from 0 (lowest) up, float64 ``[batch, n_items]``.
-
-    Whole numbers can be shifted without rounding: adding an offset to the float32 scores themselves
-    makes ties of near scores, and can even swap them.
-
-    Parameters
-    ----------
-    scores : Tensor ``[batch, n_items]``
-    order : LongTensor, optional
-        Their `best_first`, where it is known. Columns that it leaves out get 0.
+    They can be shifted without rounding: adding an offset to the scores themselves makes ties of near
+    ones, and can even swap them.
     """
-    order = best_first(scores) if order is None else order
+    if scores.dtype == torch.float64:
+        return dense_ranks(scores)
+    # Read as whole numbers, the bits of floats rise with them, or fall where they are negative. -0 becomes 0.
+    bits = (scores.float() + 0.0).view(torch.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).double()
+
+
+def dense_ranks(scores: Tensor) -> Tensor:
+    """Number the distinct scores of each row from 0 (lowest) up, float64 ``[batch, n_items]``."""
+    order = scores.argsort(dim=1)
     ordered = scores.gather(1, order)
-    lower = torch.zeros_like(ordered, dtype=torch.float64)
-    lower[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    above = lower.cumsum(dim=1)  # so many distinct scores are greater
-    ranks = torch.zeros_like(scores, dtype=torch.float64)
-    return ranks.scatter_(1, order, above[:, -1:] - above)
+    higher = torch.zeros_like(ordered, dtype=torch.float64)
+    higher[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(higher).scatter_(1, order, higher.cumsum(dim=1))
 
 
-def lift(batch: PromptedBatch, ranks: Tensor, first: Tensor) -> Tensor:
-    """Put the items of the mask `first` before all others, both in the order of `ranks`.
+def lift(batch: PromptedBatch, numbers: Tensor, first: Tensor) -> Tensor:
+    """Put the items of the mask `first` before all others, both in the order of their `whole_numbers`.
 
     No other item is pushed to minus infinity, so that a list fills up with the others in their order where
     fewer than k items are in the mask.
     """
-    return batch.hide(ranks.add(first, alpha=ranks.shape[1]))
+    return batch.hide(numbers.add(first, alpha=ABOVE))
 
 
 def backbone(batch: PromptedBatch) -> Tensor:
@@ -181,10 +175,12 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     wants = batch.include.any(dim=1)
     if not wants.any():
         return filter_(batch)
-    count = batch.attributes.matrix.sum(dim=1).clamp(min=1).double().log()
+    device = batch.logits.device
+    count = batch.attributes.matrix.sum(dim=1, dtype=torch.int16).clamp(min=1)
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
-    calibrated = batch.logits.double() - (wants[:, None] * count).to(batch.logits.device)
-    return lift(batch, dense_ranks(calibrated), batch.allowed)
+    calibrated = batch.logits.double()
+    calibrated -= wants.to(device)[:, None] * count.double().log().to(device)
+    return lift(batch, whole_numbers(calibrated), batch.allowed)
 
 
 def post_filter(batch: PromptedBatch, k: int) -> Tensor:
@@ -192,9 +188,9 @@ def post_filter(batch: PromptedBatch, k: int) -> Tensor:
 
     An item that ties with the k-th counts as in the top k.
     """
-    last = batch.order[:, min(k, batch.order.shape[1]) - 1, None]
-    kth = batch.ranks.gather(1, last)
-    return lift(batch, batch.ranks, batch.allowed & (batch.ranks >= kth))
+    real = batch.backbone[:, 1:]
+    kth = real.topk(min(k, real.shape[1]), dim=1).values[:, -1:]
+    return lift(batch, batch.ranks, batch.allowed & (batch.backbone >= kth))
 
 
 def baselines(config: Any) -> dict[str, System]:

@@ -97,16 +97,16 @@ class Additive:
     def __call__(self, batch: PromptedBatch) -> Tensor:
         by_kind = torch.tensor([0.0, *(self.weights[kind] for kind in KINDS)])
         weight = by_kind[batch.include.any(dim=1).long() + 2 * batch.exclude.any(dim=1).long()]
-        return added(batch, self.similarity(batch), weight.to(batch.backbone.device)[:, None])
+        weight = weight.to(batch.backbone.device)[:, None]
+        return batch.hide(standardised(batch) + weight * self.similarity(batch))
 
 
-def added(batch: PromptedBatch, cosine: Tensor, weight: Tensor | float) -> Tensor:
-    """Return standardised backbone scores + weight x cosine, ``[batch, n_items]``.
+def standardised(batch: PromptedBatch) -> Tensor:
+    """The backbone's logits with mean 0 and standard deviation 1 over what can be recommended, double ``[batch, n_items]``.
 
-    A user's scores get mean 0 and standard deviation 1 over what can be recommended: backbones differ in scale
-    by orders of magnitude (dot products, probabilities, distances), and users of one backbone by how
-    long their vectors are, where one weight and one grid of weights must serve all. The cosine has
-    the same scale everywhere.
+    Backbones differ in scale by orders of magnitude (dot products, probabilities, distances), and users of
+    one backbone by how long their vectors are, where one weight of the cosine and one grid of weights must
+    serve all. The cosine has the same scale everywhere.
     """
     own = batch.logits.double()
     ranks = own > -torch.inf
@@ -114,8 +114,7 @@ def added(batch: PromptedBatch, cosine: Tensor, weight: Tensor | float) -> Tenso
     n = ranks.sum(dim=1, keepdim=True)
     apart = (own - own.sum(dim=1, keepdim=True) / n).masked_fill(~ranks, 0)
     spread = (apart.square().sum(dim=1, keepdim=True) / (n - 1).clamp(min=1)).sqrt()
-    standard = apart / spread.clamp(min=torch.finfo(torch.float32).tiny)
-    return batch.hide(standard + weight * cosine)
+    return apart / spread.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 @torch.no_grad()
@@ -142,10 +141,10 @@ def tuned_weights(
             continue
         gain = torch.zeros(len(WEIGHTS), dtype=torch.double)
         for batch, _, items in prompted_batches(model, task, config, dataset, prompts):
-            cosine, items = similarity(batch), items.to(batch.backbone.device)
+            own, cosine = standardised(batch), similarity(batch)
+            items = items.to(own.device)
             for i, weight in enumerate(WEIGHTS):
-                gain[i] += (
-                    ndcg_gain(average_rank(added(batch, cosine, weight), items), k).sum().cpu()
-                )
+                rank = average_rank(batch.hide(own + weight * cosine), items)
+                gain[i] += ndcg_gain(rank, k).sum().cpu()
         best[task.name] = WEIGHTS[int(gain.argmax())]
     return best

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from recbole_dpr.evaluation.systems import (
+    ABOVE,
     PromptedBatch,
     backbone,
     baselines,
     calibrated_filter,
-    dense_ranks,
     filter_,
     post_filter,
+    whole_numbers,
 )
 
 
@@ -110,9 +111,18 @@ def test_what_the_backbone_never_recommends_no_system_does():
     assert ranking(post_filter(asked, k=2))[:4] == [3, 2, 4, 5]
 
 
-def test_dense_ranks_count_distinct_scores():
-    assert dense_ranks(torch.tensor([[7.0, -1.0, 7.0, 3.0]])).tolist() == [[2, 0, 2, 1]]
-    assert dense_ranks(torch.tensor([[-0.0, 0.0]])).tolist() == [[0, 0]]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_whole_numbers_keep_order_and_ties_however_far_they_are_lifted(dtype):
+    tiny, huge = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    rising = [-torch.inf, -huge, -7.0, -tiny, 0.0, tiny, 3.0, huge, torch.inf]
+    scores = torch.tensor([[*rising, -0.0, 1.0, 0.0]], dtype=dtype)
+    scores[0, -1] = 1 + torch.finfo(dtype).eps
+    numbers = whole_numbers(scores)[0]
+    assert numbers.dtype == torch.float64
+    assert torch.equal(numbers, numbers.round()) and numbers.abs().max() <= ABOVE / 2
+    for shift in (0, ABOVE, -ABOVE):
+        higher = (numbers + shift)[:, None] > (numbers + shift)
+        assert torch.equal(higher, scores[0][:, None] > scores[0])
 
 
 def test_calibrated_filter_ranks_by_probability_over_number_of_values():

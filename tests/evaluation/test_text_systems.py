@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.tasks import validation_tasks
@@ -14,7 +15,7 @@ from recbole_dpr.evaluation.text_systems import (
     Additive,
     Semantic,
     TextSimilarity,
-    added,
+    standardised,
     tuned_weights,
 )
 
@@ -75,11 +76,10 @@ def test_an_item_without_text_is_like_nothing(similarity):
 
 def test_scores_are_standardised_over_what_can_be_recommended(similarity):
     alone, watched = batch((1, 3, 5), WISH), batch((1, -torch.inf, 5), WISH)
-    weight = torch.tensor([[2.0]], dtype=torch.double)
-    found = added(watched, similarity(watched), weight)[0]
-    assert found[:3].tolist() == [-torch.inf, pytest.approx(-(0.5**0.5)), -torch.inf]
-    assert found[3] == pytest.approx(0.5**0.5)
-    own = added(alone, similarity(alone), weight)[0, 1:] - 2 * similarity(alone)[0, 1:]
+    assert standardised(watched)[0, [1, 3]].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    scores = Additive(similarity, dict.fromkeys(KINDS, 2.0))(watched)[0]
+    assert scores[[0, 2]].tolist() == [-torch.inf] * 2 and scores[[1, 3]].isfinite().all()
+    own = standardised(alone)[0, 1:]
     assert own.mean().item() == pytest.approx(0) and own.std().item() == pytest.approx(1)
 
 
@@ -91,16 +91,22 @@ def test_texts_are_encoded_once(similarity):
 
 def test_the_standardised_scores_have_one_scale_for_every_user_and_backbone():
     given = batch((0.0, 1.0, 2.0), WISH)
-    assert added(given, torch.zeros(1, 4), 1.0)[0, 1:].tolist() == pytest.approx([-1, 0, 1])
+    assert standardised(given)[0, 1:].tolist() == pytest.approx([-1, 0, 1])
     far = batch((1000.0, 1e6 + 1000, 2e6 + 1000), WISH)
-    assert torch.allclose(added(far, torch.zeros(1, 4), 1.0), added(given, torch.zeros(1, 4), 1.0))
-    cosine = torch.tensor([[0.0, 0.5, 0.0, 0.0]])
-    assert added(given, cosine, 3.0)[0, 1:].tolist() == pytest.approx([0.5, 0, 1])
+    assert torch.allclose(standardised(far), standardised(given))
 
 
-def test_equal_scores_leave_the_cosine_alone():
-    cosine = torch.tensor([[0.0, 0.1, 0.3, 0.2]])
-    assert ranking(added(batch((4.0, 4.0, 4.0), WISH), cosine, 2.0))[:3] == [2, 3, 1]
+def test_a_weight_of_the_cosine_counts_in_standard_deviations(similarity):
+    given = batch((0.0, 1.0, 2.0), WISH)
+    found = Additive(similarity, dict.fromkeys(KINDS, 3.0))(given)[0, 1:]
+    expected = torch.tensor([-1.0, 0.0, 1.0]) + 3 * similarity(given)[0, 1:]
+    assert found.tolist() == pytest.approx(expected.tolist())
+
+
+def test_equal_scores_leave_the_cosine_alone(similarity):
+    given = batch((4.0, 4.0, 4.0), WISH)
+    found = Additive(similarity, dict.fromkeys(KINDS, 2.0))(given)[0, 1:]
+    assert found.tolist() == pytest.approx((2 * similarity(given)[0, 1:]).tolist())
 
 
 @pytest.mark.parametrize(
