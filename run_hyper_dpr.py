@@ -54,15 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         files = run_recbole_dpr.config_files(flags.config_files)
         tuning = tune(
-            objective, flags.params_file, files, flags.algo, flags.max_evals, flags.early_stop
+            objective,
+            flags.params_file,
+            files,
+            flags.algo,
+            flags.max_evals,
+            flags.early_stop,
+            flags.output_file,
         )
     except DPRError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted; {flags.output_file} holds the runs so far", file=sys.stderr)
         return 130
-    tuning.export_result(output_file=flags.output_file)
     print(f"best options: {tuning.best_params}")
     best = tuning.params2result[tuning.params2str(tuning.best_params)]
     print(f"their validation: {best['best_valid_result']}")

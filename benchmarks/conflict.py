@@ -37,15 +37,13 @@ from matplotlib.figure import Figure
 from recbole.utils import init_seed
 
 from gradients import KINDS, WatchedTrainer
-from recbole_dpr import compat, run_recbole_dpr
+from recbole_dpr import run_recbole_dpr
 from recbole_dpr.config import DPRConfig
-from recbole_dpr.data.loading import load_data
-from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.plots import COLOURS, DPI, WIDTH
 from recbole_dpr.files import write_text
 from recbole_dpr.options import read_command_line
-from recbole_dpr.quick_start import build_model, prompted_training, training_loader
+from recbole_dpr.training.setup import prepare, prompted_training, training_loader
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PLOT = ROOT / "results", ROOT / "docs" / "images" / "gradient-conflict.png"
@@ -60,11 +58,7 @@ Series = Callable[[Record], np.ndarray]  # from a record to a value over the ste
 
 def run(config: DPRConfig, every: int) -> Record:
     """Train as `run_recbole_dpr` does, but without validation, and measure; returns the record."""
-    compat.undo_anomaly_detection()
-    init_seed(config["seed"], config["reproducibility"])
-    data = load_data(config)
-    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
-    model = build_model(config, data, phrasebook)
+    data, phrasebook, model = prepare(config)
     init_seed(config["seed"], config["reproducibility"])
     training = prompted_training(config, data, phrasebook)
     with tempfile.TemporaryDirectory() as run_dir:

@@ -34,8 +34,7 @@ from recbole_dpr import load
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import one_hot
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.evaluate import write_json
-from recbole_dpr.files import read_run_options
+from recbole_dpr.files import read_run_options, write_json
 from recbole_dpr.serving.recommender import Recommender
 
 KINDS = ("positive", "negative", "compound", "implicit", "none")

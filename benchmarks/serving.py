@@ -41,42 +41,31 @@ from typing import Any
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
+import numpy as np
 import torch
 
 import recbole_dpr
+from recbole_dpr.checkpoint import MODEL_FILE, save_tensors
 from recbole_dpr.config import DPRConfig
-from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
-from recbole_dpr.data.loading import load_data
-from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.files import CONFIG_FILE
-from recbole_dpr.quick_start import build_model
+from recbole_dpr.run_folder import write_run_folder
 from recbole_dpr.serving.ranking import ROWS
 from recbole_dpr.serving.recommender import Recommender
-from recbole_dpr.training import checkpoint
+from recbole_dpr.training.setup import prepare
 
 WANTS = ("a {} please", "I would love some {}", "in the mood for {} tonight", "show me {}")
 REJECTS = ("no {}", "nothing like {}", "anything but {}", "I cannot stand {}")
 
 
-def untrained_run(folder: Path, options: argparse.Namespace) -> list[list[str]]:
+def untrained_run(
+    folder: Path, model: str, dataset: str, options: dict[str, Any]
+) -> list[list[str]]:
     """Write a run folder; returns the histories of all users of the test split."""
-    given: dict[str, Any] = {"show_progress": False, "state": "warning"}
-    if options.data_path:
-        given["data_path"] = options.data_path
-    config = DPRConfig(f"DPR-{options.model}", options.dataset, config_dict=given)
-    data = load_data(config)
-    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
-    model = build_model(config, data, phrasebook)
-    config.to_yaml(folder / CONFIG_FILE)
-    catalogue = Catalogue.from_dataset(data.whole, phrasebook.called)
-    catalogue.save(folder / CATALOGUE_FILE)
-    save_users(folder / USERS_FILE, data.test.dataset)
-    checkpoint.save_tensors(folder / checkpoint.MODEL_FILE, model.state_dict(), {})
+    config = DPRConfig(f"DPR-{model}", dataset, config_dict=options)
+    data, phrasebook, made = prepare(config)
+    write_run_folder(folder, config, data, phrasebook)
+    save_tensors(folder / MODEL_FILE, made.state_dict(), {})
     split = data.test.dataset
-    batch = split[torch.arange(len(split))]
-    lengths = batch[split.item_list_length_field].tolist()
-    lists = batch[model.ITEM_SEQ].tolist()
-    return [[catalogue.tokens[i] for i in row[:n]] for row, n in zip(lists, lengths, strict=True)]
+    return split.histories(np.arange(len(split)))
 
 
 class Prompts:
@@ -286,10 +275,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of the HTTP test")
     parser.add_argument("--threads", type=int, default=1, help="for one user at a time")
     args = parser.parse_args()
+    options: dict[str, Any] = {"show_progress": False, "state": "warning"}
+    if args.data_path:
+        options["data_path"] = args.data_path
     all_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        histories = untrained_run(run, args)
+        histories = untrained_run(run, args.model, args.dataset, options)
         recommender = recbole_dpr.load(run)
         prompts = Prompts(recommender.catalogue.readable)
         result: dict[str, Any] = {"model": args.model, "dataset": args.dataset}

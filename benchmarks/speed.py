@@ -42,7 +42,7 @@ from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.recbole_model import recbole_model
-from recbole_dpr.quick_start import training_loader
+from recbole_dpr.training.setup import training_loader
 
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}

@@ -4,7 +4,7 @@
 
     result = recbole_dpr.run_recbole_dpr(model="DPR-SASRec", dataset="ml-100k")
     recommender = recbole_dpr.load(result["run_dir"])
-    recommender.recommend([["50", "181"]], ["a comedy, nothing violent"], k=10)
+    recommender.recommend([["50", "181"]], ["a comedy, nothing romantic"], k=10)
 
 The names below are imported when first used: torch takes seconds to import, and
 `python run_recbole_dpr.py --help` should not have to wait for it.

@@ -188,7 +188,7 @@ def serve(flags: argparse.Namespace) -> int:
 
 
 def info(flags: argparse.Namespace) -> int:
-    from recbole_dpr.serving.run_folder import describe_run
+    from recbole_dpr.run_folder import describe_run
 
     about = describe_run(flags.run)
     if flags.json:
@@ -202,9 +202,4 @@ def info(flags: argparse.Namespace) -> int:
 def _load(flags: argparse.Namespace) -> Any:
     from recbole_dpr import load
 
-    index = None
-    if getattr(flags, "index", None):
-        from recbole_dpr.serving.index import FaissIndex
-
-        index = FaissIndex.load(flags.index)
-    return load(flags.run, index=index)
+    return load(flags.run, index=getattr(flags, "index", None))

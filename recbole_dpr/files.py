@@ -1,20 +1,26 @@
-"""Where the property files lie, and plain yaml in and out."""
+"""Where the property files lie, yaml in and out, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import yaml
 
 from recbole_dpr.errors import DPRError
 
-CONFIG_FILE = "config.yaml"  # in the run folder
+# In the run folder:
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"  # of the training's own evaluation
+RANKS_FILE = "ranks.json"  # of the targets, for tests of significance
+HISTORY_FILE = "training.json"  # one entry per epoch
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -114,8 +120,33 @@ def plain(value: Any) -> Any:
     return value
 
 
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a new path beside `path`; the file that is written there takes its place in the end.
+
+    A reader sees the old file or the new one, never a half. Where writing fails, the old one is still
+    there, and nothing else.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors lets nobody else read, such as a server's own user
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # nothing there, after all; what went wrong before says more
+            temporary.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file beside and rename it: a reader sees the old file or the new one, never a half.
+    """Write a file, whole or not at all, and the folders that it lies in.
 
     Raises
     ------
@@ -123,21 +154,22 @@ def write_text(path: str | Path, text: str) -> None:
         If the disk is full or the folder cannot be written to; an old file is still there then.
     """
     path = Path(path)
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # tempfile lets only the owner read
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
         raise DPRError(
             f"cannot write {path}: {error.strerror}; free some space or choose another folder"
         ) from error
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
+    """`write_text` of a value as json; ``indent=None`` gives one long line, for thousands of numbers.
+
+    Raises
+    ------
+    DPRError
+        As `write_text`.
+    """
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")

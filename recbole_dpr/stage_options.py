@@ -1,10 +1,13 @@
-"""What a training stage goes by, and which of RecBole's options that leaves without effect."""
+"""What a training stage goes by, and which options are left without effect."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
+
+from recbole_dpr.model.pretrained import learns_to_read
 
 # What a stage goes by where its own option (`stage1_epochs`) is None.
 FALLBACKS = {
@@ -22,6 +25,25 @@ UNUSED = {
     "save_dataset": (False, "data sets are read anew"),
     "save_dataloaders": (False, "data sets are read anew"),
     "worker": (0, "batches are made in the main process"),
+}
+
+JOINT = (
+    "stage2_batch_size",
+    "stage3_valid_metric",
+    "stage3_prefixes",
+)  # all it takes of these stages
+
+
+def _reranks(options: Any) -> bool:
+    return any(name.startswith("rerank_") for name in options["compare"])
+
+
+# Options of DPR that others can leave without effect: when they have one, and why not.
+DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rerank_model": (_reranks, "compare names no rerank_<k>"),
+    "rerank_batch_size": (_reranks, "compare names no rerank_<k>"),
+    "reader_prompts": (learns_to_read, "the shipped reader learns nothing more"),
+    "fusion_heads": (lambda options: options["fusion"], "there is no fusion"),
 }
 
 
@@ -56,10 +78,16 @@ class StageOptions:
 
 
 def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: bool) -> None:
-    """Say where an option of RecBole's was given that does nothing, or that the stages have one of their own for."""
+    """Say where an option was given that does nothing, or that the stages have one of their own for."""
     for name, (default, instead) in UNUSED.items():
         if given.get(name, default) != default:
-            getLogger().warning("%s=%s does nothing: %s", name, given[name], instead)
+            _warn_idle(name, given, instead)
+    for name in given if promptable else ():
+        counts, why = DEPENDENT.get(name, (None, ""))
+        if counts is not None and not counts(final):
+            _warn_idle(name, given, why)
+        elif final["joint"] and name.startswith(("stage2_", "stage3_")) and name not in JOINT:
+            _warn_idle(name, given, "joint trains by the options of stage 1")
     for name, fallback in FALLBACKS.items():
         own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]
         kept = [f"{option}={final[option]}" for option in own if final[option] is not None]
@@ -74,3 +102,7 @@ def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: boo
             ", ".join(kept),
             prefixes,
         )
+
+
+def _warn_idle(name: str, given: dict[str, Any], why: str) -> None:
+    getLogger().warning("%s=%s does nothing: %s", name, given[name], why)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 
 from recbole_dpr import compat
 from recbole_dpr.errors import DPRError, did_you_mean
-from recbole_dpr.files import YamlLoader
+from recbole_dpr.files import YamlLoader, write_text
 from recbole_dpr.options import is_number
 
 # How many numbers each kind of range takes; a choice takes any list.
@@ -82,8 +84,12 @@ def tune(
     algo: str = "exhaustive",
     max_evals: int = 100,
     early_stop: int = 10,
+    output_file: str | Path | None = None,
 ) -> Any:
     """Run the search; returns RecBole's `HyperTuning` with ``best_params`` and ``params2result``.
+
+    A run that cannot be made (a `hidden_size` that the heads do not divide) counts as failed, and the search
+    goes on.
 
     Parameters
     ----------
@@ -93,16 +99,21 @@ def tune(
         "exhaustive" (choices only), "random" or "bayes".
     max_evals, early_stop : int
         Runs at most, and runs without a better one before it ends; "exhaustive" tries all.
+    output_file : str or Path, optional
+        Where RecBole's list of results goes, written anew after every run.
 
     Raises
     ------
     DPRError
-        If hyperopt is not there, or ranges are to be searched exhaustively.
+        If hyperopt is not there, ranges are to be searched exhaustively, the file cannot be written, or no
+        run could be made.
     """
     space = read_space(params_file)
+    if output_file is not None:
+        write_text(output_file, "")  # better now than after the first run
     compat.bridge_numpy()
     try:
-        import hyperopt  # noqa: F401
+        import hyperopt
     except ImportError:
         raise DPRError("HyperTuning needs hyperopt: pip install 'recbole_dpr[hyper]'") from None
     from recbole.trainer import HyperTuning
@@ -116,9 +127,23 @@ def tune(
                 "values; take --algo=random or --algo=bayes"
             )
         lengths = {name: len(values) for name, values in space["choice"].items()}
-        max_evals = early_stop = _n_combinations(lengths)
+        max_evals = early_stop = math.prod(lengths.values())
         search = every_combination(lengths)
-    tuning = HyperTuning(
+
+    class Tuning(HyperTuning):  # its base is there only where hyperopt is
+        def trial(self, params: dict[str, Any]) -> dict[str, Any]:
+            # What hyperopt calls quantised are floats; 2.0 is no number of epochs.
+            whole = {n: int(params[n]) for n in space.get("quniform", ()) if params[n] % 1 == 0}
+            try:
+                outcome = super().trial({**params, **whole})
+            except DPRError as error:
+                getLogger().warning("a run that cannot be made counts as failed: %s", error)
+                return {"loss": math.inf, "status": hyperopt.STATUS_FAIL}
+            if output_file is not None:
+                self.export_result(output_file)
+            return outcome
+
+    tuning = Tuning(
         objective,
         params_dict=space,
         fixed_config_file_list=list(config_files or []) or None,
@@ -126,15 +151,11 @@ def tune(
         max_evals=max_evals,
         early_stop=early_stop,
     )
-    tuning.run()
+    try:
+        tuning.run()
+    except hyperopt.exceptions.AllTrialsFailed:
+        raise DPRError("no run of the search could be made; the warnings say why") from None
     return tuning
-
-
-def _n_combinations(lengths: dict[str, int]) -> int:
-    number = 1
-    for length in lengths.values():
-        number *= length
-    return number
 
 
 def every_combination(lengths: dict[str, int]) -> Callable[..., list[Any]]:

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 import recbole_dpr
-from recbole_dpr import quick_start, run_recbole_dpr
+from recbole_dpr import run_recbole_dpr
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.training import setup
 
 SWITCHES = {
     "fusion": {"fusion": False},
@@ -32,7 +33,7 @@ STATE, SEMANTIC = 16, 8  # sizes of the tiny model
 def train(folder, options):
     """Run on `tiny`; keeps the model that was trained, and its weights before."""
     kept = SimpleNamespace()
-    build = quick_start.build_model
+    build = setup.build_model
 
     def keep(*args):
         kept.model = build(*args)
@@ -40,7 +41,7 @@ def train(folder, options):
         return kept.model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quick_start, "build_model", keep)
+        patch.setattr(setup, "build_model", keep)
         patch.chdir(folder)
         kept.result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
     kept.run_dir = Path(kept.result["run_dir"])

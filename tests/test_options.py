@@ -216,6 +216,21 @@ def test_the_nearest_name():
         ("SASRec", ["--epochs=3"], ""),
         ("SASRec", ["--eval_step=1", "--metric_decimal_place=4"], ""),
         ("DPR-SASRec", ["--eval_step=5"], "eval_step=5 does nothing: every epoch is validated"),
+        (
+            "DPR-SASRec",
+            ["--rerank_model=a"],
+            "rerank_model=a does nothing: compare names no rerank_",
+        ),
+        ("DPR-SASRec", ["--rerank_model=a", "--compare=[rerank_20]"], ""),
+        ("DPR-SASRec", ["--reader_prompts=9"], "reader_prompts=9 does nothing: the shipped reader"),
+        ("DPR-SASRec", ["--reader_prompts=9", "--reader=pooled"], ""),
+        ("DPR-SASRec", ["--fusion_heads=2", "--fusion=False"], "fusion_heads=2 does nothing"),
+        (
+            "DPR-SASRec",
+            ["--joint=True", "--stage3_epochs=2"],
+            "stage3_epochs=2 does nothing: joint",
+        ),
+        ("DPR-SASRec", ["--joint=True", "--stage3_prefixes=2"], ""),
     ],
 )
 def test_options_that_do_nothing_or_that_stages_overrule_are_named(caplog, model, given, says):

@@ -181,10 +181,33 @@ def test_the_script_finds_the_best_options(objective, capsys, tmp_path, algo):
     assert (tmp_path / "hyper_dpr.result").read_text().count("Valid result") == len(tried)
 
 
+def test_a_search_goes_on_after_a_run_that_cannot_be_made(objective, tmp_path, caplog, monkeypatch):
+    pytest.importorskip("hyperopt")
+    ranges, result = tmp_path / "hyper.test", tmp_path / "found"
+    ranges.write_text("stage3_learning_rate choice [0.001,0.003]\nn_experts quniform 1,4,1\n")
+    counts, possible = [], recbole_dpr.objective_function
+
+    def run(options, *others, **more):
+        counts.append(options["n_experts"])
+        if len(counts) == 15:
+            raise KeyboardInterrupt
+        if options["n_experts"] > 2:
+            raise DPRError("too many")
+        return possible(options, *others, **more)
+
+    monkeypatch.setitem(vars(recbole_dpr), "objective_function", run)
+    arguments = [f"--params_file={ranges}", "--model=DPR-SASRec", "--algo=random"]
+    assert run_hyper_dpr.main([*arguments, "--early_stop=40", f"--output_file={result}"]) == 130
+    assert all(isinstance(n, int) for n in counts) and {*counts} > {1, 3}
+    assert "a run that cannot be made counts as failed: too many" in caplog.text
+    assert "n_experts:2" in result.read_text() and "n_experts:3" not in result.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--params_file"),
+        (["--params_file=ranges", "--algo=random", "--output_file=ranges/x"], "ranges/x"),
         (["--params_file=nowhere"], "cannot read the ranges nowhere"),
         (["--params_file=x", "--tool=Ray"], "--tool=Ray is not supported"),
         (["--params_file=x", "seed=1"], "is not of the form --option=value"),
@@ -192,7 +215,7 @@ def test_the_script_finds_the_best_options(objective, capsys, tmp_path, algo):
     ],
 )
 def test_wrong_calls_of_the_script_are_one_line(capsys, tmp_path, arguments, message):
-    if arguments == ["--params_file=ranges"]:
+    if "--params_file=ranges" in arguments:
         pytest.importorskip("hyperopt")
     (tmp_path / "ranges").write_text("prompt_dropout uniform 0.1,0.3\n")
     assert run_hyper_dpr.main(arguments) == 2
@@ -207,3 +230,14 @@ def test_a_finished_run_is_measured_at_another_strength(trained_run):
     )
     assert deaf["DPR"] == deaf["backbone"]
     assert as_trained["DPR"] != as_trained["backbone"]
+
+
+class OwnModel(SASRec):
+    """A class of one's own."""
+
+
+def test_a_run_of_a_class_of_ones_own_is_measured_again(tiny_options):
+    result = recbole_dpr.run_recbole_dpr(OwnModel, "tiny", config_dict=tiny_options)
+    assert evaluate(result["run_dir"], model=OwnModel)["tasks"] == result["tasks"]
+    with pytest.raises(DPRError, match="OwnModel"):
+        evaluate(result["run_dir"])

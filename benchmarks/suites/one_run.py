@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # last: benchmarks/re
 import torch
 
 from recbole_dpr import run_recbole_dpr
-from recbole_dpr.evaluation.evaluate import write_json
+from recbole_dpr.files import HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
 from recbole_dpr.naming import resolve_model
 from suites.knowledge import NEED_VECTORS, knowledge_vectors
 from suites.plan import Run
@@ -68,13 +68,10 @@ def start_options(run: Run, folders: Folders) -> dict[str, Any]:
 
 def of_run_folder(run_dir: Path) -> Record:
     """The record of a finished run folder."""
-    record: Record = json.loads((run_dir / "metrics.json").read_text())
-    history = json.loads((run_dir / "training.json").read_text())
-    record["top_ranks"] = top_ranks(json.loads((run_dir / "ranks.json").read_text()))
+    record: Record = json.loads((run_dir / METRICS_FILE).read_text())
+    history = json.loads((run_dir / HISTORY_FILE).read_text())
+    record["top_ranks"] = top_ranks(json.loads((run_dir / RANKS_FILE).read_text()))
     stages = sorted({row["stage"] for row in history})
-    # A run that was cut off and resumed counts the seconds of its last part only.
-    parts = sum(seconds for name, seconds in record["seconds"].items() if name != "total")
-    record["seconds"]["total"] = round(max(record["seconds"]["total"], parts), 2)
     record["validation"] = curve(history)
     record["epochs"] = {f"stage{n}": sum(row["stage"] == n for row in history) for n in stages}
     record["epoch_seconds"] = {
@@ -109,7 +106,7 @@ def recbole(run: Run, folders: Folders) -> Record:
 
     import speed
     from recbole_dpr.config import DPRConfig
-    from recbole_dpr.training import checkpoint
+    from recbole_dpr.training.resume import RESUME_FILE
     from suites.recbole_loop import RecBoleLoop
 
     options = {"metric_decimal_place": 8, "show_progress": False, **run_options(run, folders)}
@@ -120,7 +117,7 @@ def recbole(run: Run, folders: Folders) -> Record:
     torch.autograd.set_detect_anomaly(False)
     progress = folders.work(run) / "recbole"
     progress.mkdir(exist_ok=True)
-    loop = RecBoleLoop(side, progress / checkpoint.RESUME_FILE)
+    loop = RecBoleLoop(side, progress / RESUME_FILE)
     figures = loop.fit()
     total = round(time.perf_counter() - loop.started, 1)
     shutil.rmtree(progress)  # it would be gone on from if asked for again

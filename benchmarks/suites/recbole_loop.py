@@ -6,8 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recbole_dpr.training import checkpoint
+from recbole_dpr.checkpoint import load_tensors, load_weights, save_tensors
 from recbole_dpr.training.averaging import copy_of_weights, put_weights
+from recbole_dpr.training.resume import (
+    optimizer_tensors,
+    prefixed,
+    random_state,
+    restore_optimizer,
+    restore_random_state,
+    without_prefix,
+)
 
 LOADER = "rng.loader"  # the order of the samples
 
@@ -60,10 +68,10 @@ class RecBoleLoop:
         print(f"epoch {epoch}: {self.seconds} s, validation {score:.4f}", flush=True)
         trainer = self.side.trainer
         tensors = {
-            **checkpoint.prefixed("model.", self.side.model.state_dict()),
-            **checkpoint.prefixed("best.", self.best),
-            **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(trainer.optimizer)),
-            **checkpoint.random_state(),
+            **prefixed("model.", self.side.model.state_dict()),
+            **prefixed("best.", self.best),
+            **prefixed("optimizer.", optimizer_tensors(trainer.optimizer)),
+            **prefixed("rng.", random_state()),
             LOADER: self.side.loader.generator.get_state(),
         }
         about = {
@@ -72,21 +80,18 @@ class RecBoleLoop:
             "best_valid_score": float(trainer.best_valid_score),
             "points": self.points,
         }
-        checkpoint.save_tensors(self.file, tensors, about)
+        save_tensors(self.file, tensors, about)
 
     def go_on(self) -> None:
         """Take up a saved progress."""
         trainer = self.side.trainer
-        tensors, about = checkpoint.load_tensors(self.file)
-        weights = checkpoint.without_prefix("model.", tensors)
-        checkpoint.load_weights(self.side.model, weights, self.file)
-        checkpoint.restore_optimizer(
-            trainer.optimizer, checkpoint.without_prefix("optimizer.", tensors)
-        )
-        checkpoint.restore_random_state(tensors)
+        tensors, about = load_tensors(self.file)
+        load_weights(self.side.model, without_prefix("model.", tensors), self.file)
+        restore_optimizer(trainer.optimizer, without_prefix("optimizer.", tensors))
+        restore_random_state(without_prefix("rng.", tensors))
         self.side.loader.generator.set_state(tensors[LOADER])
         trainer.start_epoch = about["epoch"] + 1
         trainer.cur_step = about["cur_step"]
         trainer.best_valid_score = about["best_valid_score"]
-        self.best, self.points = checkpoint.without_prefix("best.", tensors), about["points"]
+        self.best, self.points = without_prefix("best.", tensors), about["points"]
         print(f"goes on after epoch {about['epoch']}", flush=True)

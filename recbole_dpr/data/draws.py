@@ -53,10 +53,11 @@ def draw_intents(
 
 
 def history_counts(attributes: Attributes, item_lists: Tensor) -> Tensor:
-    """How many items of each list have each value: int ``[n, V]`` from lists ``[n, L]``."""
-    matrix = attributes.matrix.to(torch.uint8)
-    chunks = [matrix[part].sum(dim=1) for part in item_lists.split(CHUNK)]
-    return torch.cat(chunks) if chunks else torch.zeros(0, len(attributes), dtype=torch.long)
+    """How many items of each list have each value: int16 ``[n, V]`` from lists ``[n, L]``."""
+    counts = torch.zeros(len(item_lists), len(attributes), dtype=torch.int16)
+    for lists, part in zip(item_lists.split(CHUNK), counts.split(CHUNK), strict=True):
+        torch.sum(attributes.matrix[lists], dim=1, dtype=torch.int16, out=part)
+    return counts
 
 
 def target_intents(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -62,8 +63,9 @@ class PromptTable:
 def one_hot(rows: Sequence[Sequence[int]], n_values: int) -> Tensor:
     """Bool ``[n, n_values]`` from the indices that are true in each row."""
     marks = torch.zeros(len(rows), n_values, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        marks[i, list(row)] = True
+    times = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    columns = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
+    marks[torch.arange(len(rows)).repeat_interleave(times), columns] = True
     return marks
 
 

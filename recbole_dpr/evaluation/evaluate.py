@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +22,6 @@ from recbole_dpr.evaluation.metrics import (
 )
 from recbole_dpr.evaluation.significance import paired
 from recbole_dpr.evaluation.systems import System, baselines
-from recbole_dpr.files import write_text
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -139,19 +136,6 @@ def prompted_systems(
     if hasattr(model, "backbone_scores"):
         systems["DPR"] = lambda batch: score_prompted(model, batch.interaction)
     return {**systems, **baselines(config), **(extra or {})}
-
-
-def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON so that a reader finds the old file or the whole new one, never a part.
-
-    ``indent=None`` gives one long line, for the thousands of numbers of the ranks.
-
-    Raises
-    ------
-    DPRError
-        If the file cannot be written (say, the disk is full); the previous file is untouched.
-    """
-    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -1,21 +1,38 @@
-"""All that is measured of a run on a split: draw the prompts, make the systems, ask them."""
+"""All that is measured of a run on a split, and what its folder keeps of it."""
 
 from __future__ import annotations
 
+import platform
+import shlex
+import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from recbole_dpr import __version__
+from recbole_dpr.data.draws import KINDS
 from recbole_dpr.data.logged import known_intents
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks, validation_tasks
 from recbole_dpr.evaluation.compared import compared_systems, rerank_scorer
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, prompted_systems
+from recbole_dpr.evaluation.report import collect_examples, write_report
 from recbole_dpr.evaluation.steereval import delta_auc, steering_tasks
 from recbole_dpr.evaluation.systems import System, family
 from recbole_dpr.evaluation.text_systems import TextSimilarity, tuned_weights
+from recbole_dpr.files import HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
 from recbole_dpr.model.build import make_encoder
 from recbole_dpr.model.dpr import DPR
+
+if TYPE_CHECKING:
+    from recbole_dpr.data.loading import Splits
+    from recbole_dpr.training.trainer import DPRTrainer
+
+VERSIONS = ("recbole", "torch", "transformers", "numpy", "pandas")
 
 
 def measure(
@@ -87,3 +104,57 @@ def _compared(
 
     scorer = rerank_scorer(config, split, prompts.texts)
     return compared_systems(config, similarity(prompts.texts), scorer, tune)
+
+
+def write_results(
+    trainer: DPRTrainer, data: Splits, phrasebook: Phrasebook, started: float
+) -> dict[str, Any]:
+    """Measure what was trained on the test split; writes metrics.json, ranks.json, training.json, report.md.
+
+    Parameters
+    ----------
+    trainer : DPRTrainer
+        After its ``fit``.
+    started : float
+        When the run began, as `time.perf_counter` counts.
+
+    Returns
+    -------
+    dict
+        The content of metrics.json.
+    """
+    config, model, run_dir = trainer.config, trainer.model, trainer.run_dir
+    metrics, ranks, tasks, prompts = measure(config, data.valid, data.test, model, phrasebook)
+    metrics["seconds"] = {
+        **{stage: round(seconds, 2) for stage, seconds in trainer.seconds.items()},
+        **metrics["seconds"],
+        "total": round(time.perf_counter() - started, 2),
+    }
+    write_json(run_dir / METRICS_FILE, metrics)
+    write_json(run_dir / RANKS_FILE, ranks, indent=None)
+    write_json(run_dir / HISTORY_FILE, trainer.history)
+    write_report(
+        run_dir,
+        metrics,
+        command=shlex.join(["python", *sys.argv]),
+        training=trainer.history,
+        router=router_weights(model, tasks) if isinstance(model, DPR) else None,
+        examples=collect_examples(model, tasks, config, data.test.dataset, prompts),
+        versions={
+            "python": platform.python_version(),
+            "recbole_dpr": __version__,
+            **{name: version(name) for name in VERSIONS},
+        },
+    )
+    return metrics
+
+
+@torch.no_grad()
+def router_weights(model: DPR, tasks: Sequence[PromptedTask]) -> dict[str, list[float]]:
+    """Mean weight of each expert by the kind of prompt, unseen phrases."""
+    model.eval()
+    return {
+        task.name: model.router_weights(task.prompt_ids).mean(dim=0).tolist()
+        for task in tasks
+        if task.name in KINDS and task.phrases == "unseen" and len(task.prompt_ids)
+    }

@@ -15,10 +15,11 @@ from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
+from recbole_dpr.model.stamp import Stamp, stamp
 from recbole_dpr.model.ways import ITEMS, LENGTHS, USERS, Scores, Vector, Way, embeddings, way_of
 
 PAIRS = 4096  # of a history and an item, that a model which scores single items scores at once
-KEPT = 4096  # histories whose scores of single items are kept
+KEPT = 2**26  # scores of single items that are kept, a quarter of a gigabyte
 
 
 class Backbone(nn.Module):
@@ -51,7 +52,7 @@ class Backbone(nn.Module):
     def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
         self.model = model
-        self._kept: dict[Any, Tensor] = {}
+        self._kept: tuple[Stamp, dict[Any, Tensor]] = ([], {})
         self.way: Way = way_of(type(model))
         name = type(model).__name__
         if isinstance(self.way, Scores):
@@ -156,22 +157,23 @@ class Backbone(nn.Module):
         return self.way.logits(scores) if isinstance(self.way, Scores) else scores
 
     def _score_singly(self, interaction: Interaction) -> Tensor:
-        # A catalogue times over the model's work: while nothing can change the answer, it is kept.
-        if self.training or any(weight.requires_grad for weight in self.model.parameters()):
-            self._kept.clear()
+        if self.training or torch.is_grad_enabled():
             return score_singly(self.model, interaction)
-        if len(self._kept) > KEPT:
-            self._kept.clear()
+        # A catalogue times over the model's work: while the weights stay as they are, it is kept.
+        now = stamp(self.model.parameters())
+        if self._kept[0] != now or len(self._kept[1]) * self.model.n_items > KEPT:
+            self._kept = now, {}
+        kept = self._kept[1]
         users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
         keys = [
             (user, tuple(history))
             for user, history in zip(users.tolist(), items.tolist(), strict=True)
         ]
-        new = [row for row, key in enumerate(keys) if key not in self._kept]
+        new = [row for row, key in enumerate(keys) if key not in kept]
         if new:
             scores = score_singly(self.model, interaction[new])
-            self._kept.update(zip((keys[row] for row in new), scores, strict=True))
-        return torch.stack([self._kept[key] for key in keys])
+            kept.update(zip((keys[row] for row in new), scores, strict=True))
+        return torch.stack([kept[key] for key in keys])
 
     def training_loss(self, interaction: Interaction, exclude_history: bool = False) -> Any:
         """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
@@ -200,6 +202,7 @@ def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor
     DPRError
         If it has no way at all.
     """
+    interaction = complete(model, interaction)
     try:
         return model.full_sort_predict(interaction).view(len(interaction), -1)
     except NotImplementedError:

@@ -24,6 +24,7 @@ from recbole_dpr.model.pretrained import fingerprint, learns_to_read, make_reade
 from recbole_dpr.model.reader import read_intents
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
+from recbole_dpr.model.stamp import Stamp, stamp
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 
@@ -108,7 +109,7 @@ class DPR(SequentialRecommender):
             # logits of a softmax.
             self.log_weight = nn.Parameter(torch.zeros(()))
         self.logged: LoggedIntents | None = None
-        self._heard: tuple[list[str], list[int]] = ([], [])
+        self._heard: tuple[list[str], Stamp] = ([], [])
         self.set_prompts([""])
         self._frozen = False
 
@@ -117,8 +118,8 @@ class DPR(SequentialRecommender):
     def set_prompts(self, texts: Sequence[str]) -> None:
         """Read the texts that the prompt ids of the coming interactions stand for; id 0 is none."""
         texts = list(texts)
-        # torch counts the changes of a tensor: a reader that has learned since reads anew.
-        reader = [weight._version for weight in self.reader.parameters()]
+        # A reader that has learned since reads anew.
+        reader = stamp(self.reader.parameters())
         if (texts, reader) != self._heard:
             include, exclude = self.read(texts)
             self._heard, self._intents = (texts, reader), (include.bool(), exclude.bool())

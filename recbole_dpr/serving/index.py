@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.files import replacing
 
 KINDS = ("exact", "ivf", "hnsw")
 LINKS = 32  # neighbours of an item in the HNSW graph
@@ -147,13 +148,11 @@ class FaissIndex:
         DPRError
             If the file cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
+        faiss = import_faiss()
         try:
-            import_faiss().write_index(self.index, str(temporary))
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                faiss.write_index(self.index, str(temporary))
         except (RuntimeError, OSError) as error:
-            temporary.unlink(missing_ok=True)
             raise DPRError(f"cannot write the index {path}: {_reason(error)}") from error
 
     @classmethod

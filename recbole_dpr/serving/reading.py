@@ -31,7 +31,8 @@ class PromptMemory:
     def __init__(self, model: DPR, readable: Sequence[str]) -> None:
         self.model = model
         self._known: OrderedDict[str, Tensor] = OrderedDict()  # bool [2, V]
-        self._lock = Lock()
+        # What is known changes in no time; the model reads one prompt at a time, for milliseconds.
+        self._lock, self._reading = Lock(), Lock()
         self._names: dict[str, int] = {}
         # All values first: one must not be hidden by what another is called.
         for names in (model.attributes.values, readable):
@@ -86,22 +87,33 @@ class PromptMemory:
 
     def _read(self, texts: list[str]) -> Tensor:
         """Readings of texts: ``[2, n, V]``."""
+        readings = self._remembered(texts)
+        if len(readings) < len(texts):
+            # One at a time; what is remembered does not wait for it.
+            with self._reading:
+                readings |= self._remembered(texts)
+                missing = [text for text in texts if text not in readings]
+                if missing:
+                    with torch.inference_mode():
+                        both = torch.stack(self.model.read(missing), dim=1).bool()
+                    # Each a copy: a view would keep what was read along with it.
+                    fresh = [reading.clone() for reading in both]
+                    self._remember(dict(zip(missing, fresh, strict=True)))
+                    readings |= zip(missing, fresh, strict=True)
+        return torch.stack([readings[text] for text in texts], dim=1).float()
+
+    def _remembered(self, texts: list[str]) -> dict[str, Tensor]:
         with self._lock:
-            missing = [text for text in texts if text not in self._known]
-            fresh: dict[str, Tensor] = {}
-            if missing:
-                with torch.inference_mode():
-                    both = torch.stack(self.model.read(missing), dim=1).bool()
-                # Each a copy: a view would keep what was read along with it.
-                fresh = {text: reading.clone() for text, reading in zip(missing, both, strict=True)}
-            for text in texts:
-                if text in self._known:
-                    self._known.move_to_end(text)
-            readings = [fresh[text] if text in fresh else self._known[text] for text in texts]
-            self._known |= {text: r for text, r in fresh.items() if len(text) <= LONGEST}
+            known = {text: self._known[text] for text in texts if text in self._known}
+            for text in known:
+                self._known.move_to_end(text)
+        return known
+
+    def _remember(self, readings: dict[str, Tensor]) -> None:
+        with self._lock:
+            self._known |= {text: r for text, r in readings.items() if len(text) <= LONGEST}
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        return torch.stack(readings, dim=1).float()
 
     def _chosen(self, side: str, values: Sequence[str] | None) -> Tensor:
         chosen = torch.zeros(len(self.model.attributes))

@@ -16,10 +16,11 @@ from torch import Tensor
 from recbole_dpr.data.catalogue import USERS_FILE, Catalogue, load_users
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.run_folder import load_model
 from recbole_dpr.serving.histories import Histories, len_of
+from recbole_dpr.serving.index import FaissIndex
 from recbole_dpr.serving.ranking import Index, Ranker
 from recbole_dpr.serving.reading import Prompt, PromptMemory, texts_of
-from recbole_dpr.serving.run_folder import load_model
 
 STRONGEST = 10.0  # ten times as far as trained; beyond, only the prompt counts
 
@@ -84,7 +85,7 @@ class Recommender:
         run_dir: str | Path,
         model: type | None = None,
         device: str | torch.device | None = None,
-        index: Index | None = None,
+        index: Index | str | Path | None = None,
     ) -> Recommender:
         """Load a run from its folder alone; neither the data set nor a pickle is needed.
 
@@ -94,7 +95,8 @@ class Recommender:
             The class, if the run's model was one of your own.
         device : str or torch.device, optional
             Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-        index : Index, optional
+        index : Index or path, optional
+            Of the items; a path is that of an exported faiss index.
 
         Raises
         ------
@@ -102,6 +104,8 @@ class Recommender:
             If the folder is no finished run, damaged, changed since it was written, or made by a
             newer version.
         """
+        if isinstance(index, (str, Path)):
+            index = FaissIndex.load(index)
         recommender = cls(*load_model(run_dir, model, device), index)
         recommender.users = load_users(Path(run_dir) / USERS_FILE)
         return recommender
@@ -217,6 +221,8 @@ class Recommender:
         return isinstance(self.model, DPR) and self.model.exclude_history
 
     def _excludes(self, asked: bool | None) -> bool:
+        if asked is not None and not isinstance(asked, bool):
+            raise DPRError(f"exclude_history takes True, False or None, not {asked!r}")
         return self.excludes_history if asked is None else asked
 
     def read(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
+
+from recbole_dpr.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,14 @@ def read(path: Path) -> tuple[Tensor, Tensor] | None:
 
 
 def write(path: Path, first: Tensor, second: Tensor) -> None:
-    """Write beside and rename, so that a killed run leaves no half file; a cache may also fail."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write both, whole or not at all; a cache may also fail, with a warning."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"crc32": _checksum((first, second))}
-        save_file(dict(zip(NAMES, (first, second), strict=True)), temporary, metadata)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(dict(zip(NAMES, (first, second), strict=True)), temporary, metadata)
     except (SafetensorError, OSError) as error:
         logger.warning("Text cache not written, carrying on without it: %s (%s)", path, error)
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _checksum(tensors: Iterable[Tensor]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,12 +15,20 @@ from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
 
+from recbole_dpr.checkpoint import ITEM_TEXT, MODEL_FILE, load_tensors, load_weights, save_tensors
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
 from recbole_dpr.model.backbone import Backbone, seat_new_users
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.training import checkpoint
 from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
+from recbole_dpr.training.resume import (
+    RESUME_FILE,
+    Progress,
+    optimizer_tensors,
+    random_state,
+    restore_optimizer,
+    restore_random_state,
+)
 from recbole_dpr.training.stages import (
     Stage,
     alignment_stage,
@@ -72,13 +81,14 @@ class DPRTrainer(Trainer):
         self.training = training
         self.history: list[dict[str, Any]] = []
         self.seconds = {f"stage{n}": 0.0 for n in (1, 2, 3)}
-        # Weights that no stage trains (the shipped reader) need no place in a checkpoint of training.
-        self._fixed = {n for n, p in self.model.named_parameters() if not p.requires_grad}
+        # What no stage trains (the shipped reader, item texts) needs no place in a checkpoint of training.
+        frozen = {n for n, p in self.model.named_parameters() if not p.requires_grad}
+        self._fixed = frozen | {ITEM_TEXT}
         self._stage: Stage | None = None
         self._epoch = self._step = 0
         self._best: dict[str, Tensor] = {}
         self._average = RunningAverage(self.model, 0)
-        self._resumed: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self._resumed: Progress | None = None
         register_metrics()
         settings = {key: config[key] for key in ("topk", "eval_args", "device")}
         settings["metrics"] = [*config["metrics"], "Satisfied", "Violation"]
@@ -134,18 +144,17 @@ class DPRTrainer(Trainer):
             If a loss becomes NaN (names stage, epoch and step) or a checkpoint cannot be written.
         """
         self.eval_collector.data_collect(train_data)
-        for stage in self.stages(train_data):
-            if not stage.options.epochs:
-                self.logger.info(f"stage {stage.number} ({stage.title}) is skipped: 0 epochs")
-                continue
-            begun = self._begin(stage)
-            if begun is not None:
-                self._run(stage, begun, valid_data, verbose, saved, show_progress, callback_fn)
+        with closing(self.tensorboard):  # RecBole leaves it open, with a thread of its own
+            for stage in self.stages(train_data):
+                if not stage.options.epochs:
+                    self.logger.info(f"stage {stage.number} ({stage.title}) is skipped: 0 epochs")
+                    continue
+                begun = self._begin(stage)
+                if begun is not None:
+                    self._run(stage, begun, valid_data, verbose, saved, show_progress, callback_fn)
         if saved:
             about = {"model": self.config["model"], "dataset": self.config["dataset"]}
-            checkpoint.save_tensors(
-                self.run_dir / checkpoint.MODEL_FILE, self.model.state_dict(), about
-            )
+            save_tensors(self.run_dir / MODEL_FILE, self.model.state_dict(), about)
         return self.best_valid_score, self.best_valid_result or {}
 
     def _begin(self, stage: Stage) -> int | None:
@@ -173,20 +182,7 @@ class DPRTrainer(Trainer):
             learning_rate=stage.options.learning_rate,
             weight_decay=stage.options.weight_decay,
         )
-        if self._resumed is None:
-            return 0
-        tensors, about = self._resumed
-        if about["stage"] > stage.number:
-            return None
-        self._resumed = None
-        if about["stage"] < stage.number:
-            return 0
-        self._restore(tensors, about)
-        # By the options of now: more epochs may be asked for than when it was written.
-        if self._finished(stage, about["epoch"]):
-            put_weights(self.model, self._best)
-            return None
-        return about["epoch"] + 1
+        return self._first_epoch(stage)
 
     def _finished(self, stage: Stage, epoch: int) -> bool:
         """Whether a stage ends after this epoch, counted from 0."""
@@ -292,9 +288,9 @@ class DPRTrainer(Trainer):
     ) -> Any:
         """As RecBole's; the best model comes from safetensors, never from a pickle."""
         if load_best_model:
-            path = Path(model_file) if model_file else self.run_dir / checkpoint.MODEL_FILE
-            weights, _ = checkpoint.load_tensors(path)
-            checkpoint.load_weights(self.model, weights, path)
+            path = Path(model_file) if model_file else self.run_dir / MODEL_FILE
+            weights, _ = load_tensors(path)
+            load_weights(self.model, weights, path)
         return super().evaluate(eval_data, False, None, show_progress)
 
     def _compare(self, result: Result) -> bool:
@@ -351,46 +347,51 @@ class DPRTrainer(Trainer):
         DPRError
             If the checkpoint is damaged or belongs to another model.
         """
-        tensors, about = checkpoint.load_tensors(path)
-        weights = self._fixed_weights() | checkpoint.without_prefix("model.", tensors)
-        checkpoint.load_weights(self.model, weights, path)
-        self._resumed = (tensors, about)
-        self.history = about["history"]
-        self.seconds = about["seconds"]
-        self.logger.info(f"Going on after stage {about['stage']}, epoch {about['epoch']}")
+        progress = Progress.load(path)
+        fixed = {n: w for n, w in self.model.state_dict().items() if n in self._fixed}
+        load_weights(self.model, fixed | progress.model, path)
+        self._resumed = progress
+        self.history, self.seconds = progress.history, progress.seconds
+        self.logger.info(f"Going on after stage {progress.stage}, epoch {progress.epoch}")
+
+    def _first_epoch(self, stage: Stage) -> int | None:
+        """Where a stage that has been set up begins, or goes on; None if a resumed run has it behind itself."""
+        progress = self._resumed
+        if progress is None:
+            return 0
+        if progress.stage > stage.number:
+            return None
+        self._resumed = None
+        if progress.stage < stage.number:
+            return 0
+        self._restore(progress)
+        # By the options of now: more epochs may be asked for than when it was written.
+        if self._finished(stage, progress.epoch):
+            put_weights(self.model, self._best)
+            return None
+        return progress.epoch + 1
+
+    def _restore(self, progress: Progress) -> None:
+        self.best_valid_score = progress.best_valid_score
+        self.best_valid_result = progress.best_valid_result
+        self.cur_step = progress.cur_step
+        self._best = progress.best
+        self._average.weights = {n: w.to(self.device) for n, w in progress.average.items()}
+        restore_optimizer(self.optimizer, progress.optimizer)
+        restore_random_state(progress.rng)
 
     def _save_resume(self, stage: Stage, epoch: int) -> None:
-        tensors = {
-            **checkpoint.prefixed("model.", self._learned_weights()),
-            **checkpoint.prefixed("best.", self._best),
-            **checkpoint.prefixed("average.", self._average.weights),
-            **checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(self.optimizer)),
-            **checkpoint.random_state(),
-        }
-        about = {
-            "stage": stage.number,
-            "epoch": epoch,
-            "best_valid_score": self.best_valid_score,
-            "best_valid_result": self.best_valid_result,
-            "cur_step": self.cur_step,
-            "history": self.history,
-            "seconds": self.seconds,
-        }
-        checkpoint.save_tensors(self.run_dir / checkpoint.RESUME_FILE, tensors, about)
-
-    def _fixed_weights(self) -> dict[str, Tensor]:
-        return {n: w for n, w in self.model.state_dict().items() if n in self._fixed}
-
-    def _learned_weights(self) -> dict[str, Tensor]:
-        return {n: w for n, w in self.model.state_dict().items() if n not in self._fixed}
-
-    def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        self._best = checkpoint.without_prefix("best.", tensors)
-        average = checkpoint.without_prefix("average.", tensors)
-        self._average.weights = {name: w.to(self.device) for name, w in average.items()}
-        self.best_valid_score = about["best_valid_score"]
-        self.best_valid_result = about["best_valid_result"]
-        self.cur_step = about["cur_step"]
-        state = checkpoint.without_prefix("optimizer.", tensors)
-        checkpoint.restore_optimizer(self.optimizer, state)
-        checkpoint.restore_random_state(tensors)
+        Progress(
+            stage.number,
+            epoch,
+            self.best_valid_score,
+            self.best_valid_result,
+            self.cur_step,
+            self.history,
+            self.seconds,
+            model={n: w for n, w in self.model.state_dict().items() if n not in self._fixed},
+            best=self._best,
+            average=self._average.weights,
+            optimizer=optimizer_tensors(self.optimizer),
+            rng=random_state(),
+        ).save(self.run_dir / RESUME_FILE)

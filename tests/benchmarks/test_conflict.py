@@ -13,7 +13,7 @@ from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.windows import TARGET_LIST, WindowLoader
-from recbole_dpr.quick_start import build_model, prompted_training, training_loader
+from recbole_dpr.training.setup import build_model, prompted_training, training_loader
 from recbole_dpr.training.trainer import DPRTrainer
 
 CONFLICT = Path(gradients.__file__).with_name("conflict.py")

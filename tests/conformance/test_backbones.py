@@ -21,8 +21,10 @@ from torch import nn
 
 from recbole_dpr import load, quick_start
 from recbole_dpr.config import DPRConfig
+from recbole_dpr.evaluation import measure
 from recbole_dpr.model.ways import WAYS, Scores
 from recbole_dpr.serving.recommender import Recommender
+from recbole_dpr.training import setup
 
 VALUES = ("red", "blue")
 N_USERS, N_ITEMS, LENGTH, TOP = 40, 24, 12, 5
@@ -157,7 +159,7 @@ def train(model: str | type, folder: Path) -> Trained:
     paths["text_cache_dir"] = str(folder / "cache")
     known = DPRConfig(model, "turns", config_dict=paths).final_config_dict
     options = {**OPTIONS, **{k: v for k, v in SMALL.items() if k in known}, **paths}
-    build = quick_start.build_model
+    build = setup.build_model
     records: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
@@ -175,10 +177,10 @@ def train(model: str | type, folder: Path) -> Trained:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(quick_start, "build_model", build_and_keep)
+        patch.setattr(setup, "build_model", build_and_keep)
         patch.setattr(quick_start, "log_to", log_and_keep)
         # A third of the time, and the same for every backbone: tests/evaluation has it.
-        patch.setattr(quick_start, "write_report", lambda *_, **__: None)
+        patch.setattr(measure, "write_report", lambda *_, **__: None)
         result = quick_start.run_recbole_dpr(model, "turns", config_dict=options)
     logging.getLogger().removeHandler(handler)
     return Trained(*kept, Path(result["run_dir"]), "\n".join(records))

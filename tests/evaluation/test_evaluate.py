@@ -16,7 +16,7 @@ from recbole.trainer import Trainer
 
 from recbole_dpr.compat import bridge_numpy
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.evaluate import evaluate_tasks, write_json
+from recbole_dpr.evaluation.evaluate import evaluate_tasks
 from recbole_dpr.evaluation.systems import filter_
 
 N_USERS, N_ITEMS, LENGTH = 60, 40, 8
@@ -303,17 +303,3 @@ def test_the_model_is_measured_without_dropout_and_gradients(world):
     first, _ = world.evaluate(world.plain, [world.task("standard")])
     second, _ = world.evaluate(world.plain, [world.task("standard")])
     assert first["tasks"] == second["tasks"]
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    write_json(path, {"a": 1})
-
-    def full(handle):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DPRError, match="No space left on device"):
-        write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]

@@ -11,8 +11,8 @@ import recbole_dpr
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.errors import DPRError
 from recbole_dpr.quick_start import evaluate, load_data_and_model
+from recbole_dpr.run_folder import describe_run
 from recbole_dpr.serving.requests import parse_request, respond
-from recbole_dpr.serving.run_folder import describe_run
 from recbole_dpr.serving.web import about
 
 HISTORY = [f"i{n}" for n in range(12)]  # longer than the list that the model looks at

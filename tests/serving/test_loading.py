@@ -99,11 +99,12 @@ def test_no_such_device(trained_run):
         recbole_dpr.load(trained_run["run_dir"], device="abacus")
 
 
-def test_loading_imports_neither_transformers_nor_the_evaluation(trained_run):
+def test_loading_imports_neither_transformers_nor_evaluation_nor_training(trained_run):
     program = (
         "import sys, recbole_dpr; "
         f"r = recbole_dpr.load({trained_run['run_dir']!r}); r.recommend([['i1']], ['red']); "
-        "print(sorted({'transformers', 'sklearn', 'matplotlib', 'recbole.trainer'} & sys.modules.keys()))"
+        "print(sorted({'transformers', 'sklearn', 'matplotlib', 'recbole.trainer', 'recbole_dpr.training'}"
+        " & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -4,6 +4,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import recbole_dpr
+from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.errors import DPRError
 from recbole_dpr.serving import histories as histories_module
 from recbole_dpr.serving.reading import PromptMemory
@@ -171,15 +173,40 @@ def test_values_can_be_asked_for_without_words(recommender):
         recommender.recommend([HISTORY], [None], include=["red"], exclude=["red"])
 
 
+def reading_model(values, read=None):
+    """Just what a `PromptMemory` asks of a model."""
+    attributes = Attributes(values, ["kind"] * len(values), torch.zeros(1, len(values)).bool())
+    return SimpleNamespace(attributes=attributes, device="cpu", read=read)
+
+
 def test_the_name_of_a_value_goes_before_what_another_is_called():
     """As in amazon-beauty, where Concealers_&_Neutralizers is called concealer."""
     values = ["Concealers_&_Neutralizers", "Concealer"]
-    attributes = type("Attributes", (list,), {"values": values})(values)
-    model = SimpleNamespace(attributes=attributes, device="cpu")
-    memory = PromptMemory(model, ["concealer", "stick"])
+    memory = PromptMemory(reading_model(values), ["concealer", "stick"])
     for asked, expected in (("Concealer", [0, 1]), ("stick", [0, 1]), (values[0], [1, 0])):
         include, _ = memory.intents([None], include=[asked])
         assert include[0].tolist() == expected
+
+
+def test_a_remembered_prompt_does_not_wait_for_one_that_is_being_read():
+    begun, answered, asked = Event(), Event(), []
+
+    def read(texts):
+        asked.extend(texts)
+        if "slow" in texts:
+            begun.set()
+            assert answered.wait(20)
+        return torch.ones(len(texts), 1), torch.zeros(len(texts), 1)
+
+    memory = PromptMemory(reading_model(["red"], read), ["red"])
+    memory.intents(["known"])
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(memory.intents, ["slow"]) for _ in range(2)]
+        assert begun.wait(20)
+        assert memory.intents(["known"])[0].tolist() == [[1.0]]
+        answered.set()
+        assert [found.result()[0].tolist() for found in slow] == [[[1.0]]] * 2
+    assert asked == ["known", "slow"]  # each once, whoever asks
 
 
 def test_a_like_item_is_only_looked_for_among_few(recommender, monkeypatch):

@@ -1,21 +1,23 @@
 """Three stages: repeatable, resumable, and clear about what went wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.tensorboard import SummaryWriter
 
-from recbole_dpr import run_recbole_dpr
+from recbole_dpr import checkpoint, run_recbole_dpr
+from recbole_dpr.checkpoint import ITEM_TEXT
 from recbole_dpr.config import DPRConfig
-from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.semantic import NEVER
-from recbole_dpr.quick_start import build_model, load_data, prompted_training
-from recbole_dpr.training import checkpoint
 from recbole_dpr.training.averaging import put_weights, snapshot
+from recbole_dpr.training.resume import RESUME_FILE, Progress
+from recbole_dpr.training.setup import prepare, prompted_training
 from recbole_dpr.training.stages import alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
@@ -76,6 +78,7 @@ def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
     assert equal(weights(run_dir), weights(whole["run_dir"]))
     assert tasks(resumed) == tasks(whole)
     assert "Options have changed" not in written(run_dir)
+    assert ITEM_TEXT not in Progress.load(run_dir / RESUME_FILE).model  # is made anew
     return run_dir
 
 
@@ -105,6 +108,18 @@ def test_a_run_that_has_ended_goes_on_for_more_epochs(options):
     run_recbole_dpr(resume=run_dir, command_line=["--stage3_epochs=3"])
     history = json.loads((run_dir / "training.json").read_text())
     assert [row["epoch"] for row in history if row["stage"] == 3] == [0, 1, 2]
+
+
+def test_a_resumed_run_counts_the_seconds_of_all_its_parts(options):
+    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"])
+    ended = Progress.load(run_dir / RESUME_FILE)
+    # Older versions kept the item texts, too.
+    model = ended.model | {ITEM_TEXT: weights(run_dir)[ITEM_TEXT]}
+    seconds = ended.seconds | {"stage1": 1000.0}
+    replace(ended, model=model, seconds=seconds).save(run_dir / RESUME_FILE)
+    run_recbole_dpr(resume=run_dir)
+    seconds = json.loads((run_dir / "metrics.json").read_text())["seconds"]
+    assert seconds["stage1"] == 1000 < seconds["total"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(options, tmp_path):
@@ -156,9 +171,7 @@ def test_stage_3_does_not_keep_a_semantic_space_that_nothing_has_aligned(options
 @pytest.mark.parametrize(("scale", "lowest"), [(0.1, True), (5.0, False)])
 def test_impossible_lies_below_the_spread_of_the_backbone(options, scale, lowest):
     config = DPRConfig("DPR-SASRec", "tiny", config_dict=options)
-    data = load_data(config)
-    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
-    model = build_model(config, data, phrasebook)
+    data, phrasebook, model = prepare(config)
     with torch.no_grad():
         model.backbone.model.item_embedding.weight.normal_(std=scale)
     model.freeze_backbone()
@@ -170,8 +183,7 @@ def test_impossible_lies_below_the_spread_of_the_backbone(options, scale, lowest
 
 def test_the_spread_is_that_of_what_can_be_recommended(options):
     config = DPRConfig("DPR-SASRec", "tiny", config_dict=options | {"exclude_history": True})
-    data = load_data(config)
-    model = build_model(config, data, Phrasebook.load("generic", data.whole.attributes.values))
+    data, _, model = prepare(config)
     hide = model.without_history
 
     def most(scores, interaction):  # as if histories held most of the catalogue
@@ -299,11 +311,14 @@ def test_a_checkpoint_of_another_size_is_refused_by_name(options):
 
 @pytest.mark.parametrize(("stage", "loss"), [(1, "calculate_loss"), (3, "prompted_loss")])
 def test_a_nan_loss_names_stage_epoch_and_step(options, monkeypatch, stage, loss):
+    closed = []
+    monkeypatch.setattr(SummaryWriter, "close", lambda self: closed.append(self))
     monkeypatch.setattr(DPR, loss, lambda self, *batch: torch.tensor(float("nan")))
     with pytest.raises(
         DPRError, match=rf"NaN in stage {stage} \(.*\), epoch 0, step 1: lower --st"
     ):
         run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    assert len(closed) == 1  # tensorboard's thread has ended
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):

@@ -1,24 +1,93 @@
-"""From a run folder to a model in memory; the data set and RecBole's config are not needed."""
+"""A run folder: begun by a training, read by whoever evaluates or serves what was trained."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
+from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dpr import compat
-from recbole_dpr.data.catalogue import CATALOGUE_FILE, Catalogue
+from recbole_dpr.checkpoint import MODEL_FILE, load_tensors, load_weights
+from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
+from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.errors import DPRError
-from recbole_dpr.files import CONFIG_FILE, properties_dir, read_run_options, read_yaml
+from recbole_dpr.files import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    properties_dir,
+    read_run_options,
+    read_yaml,
+)
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.recbole_model import recbole_model
+from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
-from recbole_dpr.training.checkpoint import MODEL_FILE, load_tensors, load_weights
 
-METRICS_FILE = "metrics.json"  # of the training's own evaluation
+if TYPE_CHECKING:  # a server does without RecBole's config and loaders
+    from recbole_dpr.config import DPRConfig
+    from recbole_dpr.data.loading import Splits
+    from recbole_dpr.data.phrasebook import Phrasebook
+
+
+def new_run_dir(config: DPRConfig) -> Path:
+    """Make the folder of a new run, its own also among runs that begin at once: ``<checkpoint_dir>/<model>-<dataset>-<time>``."""
+    now = datetime.now().strftime("%b-%d-%Y_%H-%M-%S")
+    name = f"{config['model']}-{config['dataset']}-{now}"
+    folder = Path(config["checkpoint_dir"])
+    runs = [folder / name, *(folder / f"{name}_{n}" for n in range(2, 1000))]
+    for run in runs:
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DPRError(f"{run} cannot be made ({error}): set checkpoint_dir") from error
+        return run
+    raise DPRError(
+        f"{folder} already has {len(runs)} runs of this second; give another checkpoint_dir"
+    )
+
+
+def write_run_folder(
+    run_dir: str | Path, config: DPRConfig, data: Splits, phrasebook: Phrasebook
+) -> None:
+    """Write all that a run folder needs beside the weights: options, items, facts, a few users.
+
+    Where a run goes on, says which of its options have changed.
+
+    Raises
+    ------
+    DPRError
+        If a file cannot be written, or the options that stand there cannot be read.
+    """
+    run_dir = Path(run_dir)
+    begun = read_run_options(run_dir) if (run_dir / CONFIG_FILE).is_file() else {}
+    config.to_yaml(run_dir / CONFIG_FILE)
+    if begun:
+        say_of_changes(begun, read_run_options(run_dir))
+    Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
+    reads_features = way_of(config.model_class).features
+    Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
+    save_users(run_dir / USERS_FILE, data.test.dataset)
+
+
+def say_of_changes(begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say where a run goes on with other options than it began with: its best figure so far is by the old ones."""
+    changed = [
+        f"{name} from {begun.get(name)} to {now[name]}"
+        for name in now
+        if now[name] != begun.get(name)
+    ]
+    if changed:
+        getLogger().warning(
+            "Options have changed since the run began; what was trained and validated before stands as it is: "
+            + ", ".join(changed)
+        )
 
 
 class RunOptions:
@@ -128,7 +197,7 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
         if options["promptable"]
         else "none: a plain model",
         "values": catalogue.attributes.values,
-        "weights": sum(weight.numel() for weight in model.state_dict().values()),
+        "weights": sum(weight.numel() for weight in model.parameters()),
     }
     metrics = Path(run_dir) / METRICS_FILE
     if metrics.is_file():

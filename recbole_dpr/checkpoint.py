@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from torch import Tensor, nn
 
 from recbole_dpr.compat import load_recbole_checkpoint
 from recbole_dpr.errors import DPRError
+from recbole_dpr.files import replacing
 
 MODEL_FILE = "model.safetensors"  # the weights that evaluation and serving use
-RESUME_FILE = "resume.safetensors"  # the training as it stood after an epoch
 FORMAT = 1  # of these files; raised when an older version could no longer read them rightly
-BACKBONE = "backbone.model."  # what DPR puts before the names of its backbone's weights
+# Names of DPR's weights:
+BACKBONE = "backbone.model."  # before those of its backbone
+ITEM_TEXT = "semantic.item_text"  # the encoded item texts, which a training makes anew
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -33,21 +34,16 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, 
         If the file cannot be written (a full disk, say); the file that stood there is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about), "format": str(FORMAT), "checksum": checksum(plain)}
     try:
-        save_file(plain, temporary, metadata=metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(plain, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise DPRError(
             f"cannot write {path} ({error}): free some space and go on with "
             f"--resume={path.parent}; the previous checkpoint is untouched"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -141,49 +137,3 @@ def backbone_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]
     weights, _ = load_tensors(Path(path) / MODEL_FILE)
     inner = {n.removeprefix(BACKBONE): w for n, w in weights.items() if n.startswith(BACKBONE)}
     return inner or weights
-
-
-def random_state() -> dict[str, Tensor]:
-    """torch's generators, to go on with exactly the numbers that would have come next."""
-    states = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["rng.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def restore_random_state(tensors: dict[str, Tensor]) -> None:
-    """Undo what has been drawn since `random_state`."""
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-
-
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with `prefix` before their names."""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of `tensors` whose names start with `prefix`, without it."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of an optimizer as named tensors: "<parameter>.<quantity>"."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, quantity = name.split(".", 1)
-        state.setdefault(int(index), {})[quantity] = value
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
