@@ -146,12 +146,13 @@ class DPRConfig(Config):
         Raises
         ------
         DPRError
-            If `config.yaml` is missing, cut off, or holds an option or value that is not right.
+            If `config.yaml` is missing, cut off, or holds an option or value that is not right; or another
+            model is asked for.
         """
         saved = read_run_options(run_dir)
         if model is not None and resolve_model(model).name != saved["model"]:
             raise DPRError(f"{run_dir} holds a {saved['model']}, not a {model.__name__}")
-        return cls(
+        config = cls(
             model,
             None,
             None,
@@ -159,6 +160,9 @@ class DPRConfig(Config):
             command_line,
             _saved=(str(Path(run_dir) / CONFIG_FILE), saved),
         )
+        if config["model"] != saved["model"]:
+            raise DPRError(f"{run_dir} holds a {saved['model']}, not a {config['model']}")
+        return config
 
     def stage(self, number: int) -> StageOptions:
         """The options of stage 1, 2 or 3."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import colorlog
@@ -26,10 +30,7 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
     """
     level = getattr(logging, (state or "info").upper(), logging.INFO)
     logger = logging.getLogger()
-    for handler in list(logger.handlers):
-        if handler.get_name() == OF_A_RUN:
-            logger.removeHandler(handler)
-            handler.close()
+    _close()
     console = logging.StreamHandler()
     console.setFormatter(
         colorlog.ColoredFormatter(
@@ -49,3 +50,40 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
         logger.addHandler(handler)
     logger.setLevel(level)
     return logger
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep what is logged inside for the log that `log_to` begins there: a run has its folder after its data.
+
+    Where that does not come to be, warnings go where they always do.
+    """
+    _close()
+    logger = logging.getLogger()
+    keeper = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
+    level = logger.level
+    logger.addHandler(keeper)
+    logger.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    except BaseException:
+        logger.setLevel(level)
+        raise
+    finally:
+        logger.removeHandler(keeper)
+        # A handler that stood there before has heard them already.
+        others = [] if logger.handlers else [logging.lastResort]
+        for handler in _of_a_run() or others:
+            for record in keeper.buffer:
+                if handler is not None and record.levelno >= handler.level:
+                    handler.handle(record)
+
+
+def _of_a_run() -> list[logging.Handler]:
+    return [h for h in logging.getLogger().handlers if h.get_name() == OF_A_RUN]
+
+
+def _close() -> None:
+    for handler in _of_a_run():
+        logging.getLogger().removeHandler(handler)
+        handler.close()

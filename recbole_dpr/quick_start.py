@@ -18,7 +18,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.compared import rerank_scorer
 from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
-from recbole_dpr.logs import log_to
+from recbole_dpr.logs import held, log_to
 from recbole_dpr.model.build import make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
@@ -68,19 +68,17 @@ def run_recbole_dpr(
     """
     started = perf_counter()
     own_class = model if isinstance(model, type) else None
-    if resume:
-        config = DPRConfig.from_run(resume, own_class, config_dict, command_line)
-        run_dir = Path(resume)
-    else:
-        config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
-        if config["resume"]:
-            raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
-        run_dir = None
-    data, phrasebook, built = prepare(config)
-    rerank_scorer(config, data.whole, [])  # a wrong name should not come out after the training
-
-    run_dir = run_dir or new_run_dir(config)
-    logger = log_to(run_dir, config["state"])
+    with held():
+        if resume:
+            config = DPRConfig.from_run(resume, own_class, config_dict, command_line)
+        else:
+            config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
+            if config["resume"]:
+                raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
+        data, phrasebook, built = prepare(config)
+        rerank_scorer(config, data.whole, [])  # a wrong name should not come out after the training
+        run_dir = Path(resume) if resume else new_run_dir(config)
+        logger = log_to(run_dir, config["state"])
     logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
     logger.info(data.whole)
     if config["promptable"]:

@@ -1,6 +1,7 @@
 """The whole path on data whose right answer is known, and the contract of what it leaves behind."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_each_epoch_is_one_line_of_the_log(tiny_options):
     for stage in (1, 2, 3):
         (line,) = [line for line in lines if f"stage {stage} epoch 0" in line]
         assert "loss" in line and "ndcg@10" in line and "\033" not in line
+
+
+def test_what_is_said_before_there_is_a_folder_stands_in_its_log(tiny_options, caplog):
+    result = run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options | {"eval_step": 5})
+    (log,) = Path(result["run_dir"]).glob("*.log")
+    first = log.read_text().splitlines()[0]
+    assert first.endswith("eval_step=5 does nothing: every epoch is validated")
+    assert "WARNING" in first
+
+
+def test_what_a_failed_start_has_said_is_not_lost(tiny_options, monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    level = logging.getLogger().level
+    options = tiny_options | {"eval_step": 5, "prompt_fields": ["colour", "shape"]}
+    with pytest.raises(DPRError, match="shape"):
+        run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
+    assert "eval_step=5 does nothing" in capsys.readouterr().err
+    assert logging.getLogger().level == level
 
 
 def test_the_objective_function_serves_recboles_hyper_tuning(tiny_options):

@@ -73,7 +73,7 @@ def _values(dataset, item):
     return [dataset.attributes.values[i] for i in dataset.attributes.matrix[item].nonzero()[:, 0]]
 
 
-def test_another_data_set_of_that_name_is_noticed(trained_run, tmp_path):
+def test_another_data_set_of_that_name_is_noticed(trained_run, tiny_options, tmp_path):
     (tmp_path / "data" / "tiny").mkdir(parents=True, exist_ok=True)
     source = Path(trained_run["run_dir"]).parents[1] / "data" / "tiny"
     for suffix in ("inter", "item"):
@@ -83,6 +83,18 @@ def test_another_data_set_of_that_name_is_noticed(trained_run, tmp_path):
         load_data_and_model(
             trained_run["run_dir"], config_dict={"data_path": str(tmp_path / "data")}
         )
+    options = tiny_options | {"data_path": str(tmp_path / "data")}
+    with pytest.raises(DPRError, match=r"the items of .* was trained on"):
+        recbole_dpr.run_recbole_dpr(
+            "DPR-SASRec",
+            "tiny",
+            config_dict=options | {"backbone_checkpoint": trained_run["run_dir"]},
+        )
+
+
+def test_a_run_is_measured_as_the_model_that_it_is(trained_run):
+    with pytest.raises(DPRError, match="holds a DPR-SASRec, not a GRU4Rec"):
+        evaluate(trained_run["run_dir"], {"model": "GRU4Rec"})
 
 
 @pytest.fixture

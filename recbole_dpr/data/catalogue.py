@@ -68,8 +68,13 @@ class Catalogue:
         """What a RecBole model takes for its data set."""
         return FactualDataset(self.facts, self.item_field, len(self), config)
 
-    def check(self, dataset: PromptDataset, run_dir: str | Path) -> None:
+    def check(self, dataset: PromptDataset, run_dir: str | Path, values: bool = True) -> None:
         """Refuse a data set whose items or values are not those that the weights of this run stand for.
+
+        Parameters
+        ----------
+        values : bool
+            Whether the values count; to a backbone they do not.
 
         Raises
         ------
@@ -81,7 +86,7 @@ class Catalogue:
             ("items", self.tokens, here.tokens),
             ("values of prompt_fields", self.attributes.values, here.attributes.values),
         ):
-            if of_run != of_data:
+            if of_run != of_data and (values or what == "items"):
                 raise DPRError(
                     f"the {what} of {dataset.dataset_name} in {dataset.config['data_path']} are not those "
                     f"that {run_dir} was trained on"
@@ -131,7 +136,7 @@ class Catalogue:
         return cls(str(content["item_field"]), tokens, titles, attributes, called, facts)
 
 
-def check_catalogue(run_dir: str | Path, dataset: PromptDataset) -> None:
+def check_catalogue(run_dir: str | Path, dataset: PromptDataset, values: bool = True) -> None:
     """`Catalogue.check` of a run folder; one that has no catalogue yet is not checked.
 
     Raises
@@ -141,7 +146,7 @@ def check_catalogue(run_dir: str | Path, dataset: PromptDataset) -> None:
     """
     path = Path(run_dir) / CATALOGUE_FILE
     if path.is_file():
-        Catalogue.load(path).check(dataset, run_dir)
+        Catalogue.load(path).check(dataset, run_dir, values)
 
 
 def save_users(path: str | Path, dataset: PromptDataset) -> None:

@@ -67,6 +67,7 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         model = recbole_model(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
     if config["backbone_checkpoint"]:
+        check_catalogue(config["backbone_checkpoint"], data.whole, values=False)
         weights = backbone_weights(config["backbone_checkpoint"], config["trust_checkpoint"])
         load_weights(backbone, weights, config["backbone_checkpoint"])
     if config["checkpoint"]:
