@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_dpr.errors import DPRError
 from recbole_dpr.files import plain, read_yaml
 from recbole_dpr.options import (
     COMMAND_LINE,
@@ -42,6 +43,8 @@ class Layers:
 
     def add(self, source: str, options: Mapping[str, Any]) -> None:
         """Put a layer on top; `source` is how error messages call it."""
+        if not isinstance(options, Mapping):
+            raise DPRError(f"{source} takes a dict of options, not {options!r}")
         self._layers.append((source, copy.deepcopy(plain(dict(options)))))
 
     def add_files(self, files: str | Path | Iterable[str | Path] | None) -> None:

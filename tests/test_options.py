@@ -162,6 +162,8 @@ def test_the_message_names_where_the_option_was_given(tmp_path):
         says == f"config file {tmp_path / 'a.yaml'}: unknown option 'epoch'; did you mean 'epochs'?"
     )
     assert message(epoch=3).startswith("config_dict: unknown option")
+    with pytest.raises(DPRError, match="config_dict takes a dict of options, not "):
+        DPRConfig(config_dict=["epochs"])
     assert message("--epoch=3").startswith("command line: unknown option")
 
 

@@ -52,8 +52,8 @@ class PromptMemory:
         prompts : sequence
             A text, None, or the turns of a conversation, whose later ones overrule the earlier.
         include, exclude : sequence of str, optional
-            Attribute values, by the names they have in the data or are called by, that every
-            request wants or rejects whatever its prompt says.
+            Attribute values that every request wants or rejects whatever its prompt says, by the names
+            that they have in the data, or by what `readable` calls them.
 
         Raises
         ------

@@ -133,7 +133,7 @@ class Recommender:
             overrule the earlier. None, "" or blank is no prompt.
         k : int
         strength : float
-            How far a prompt moves the user: 0 not at all (the backbone's scores, bit for bit), 1 as
+            How far a prompt moves the user: 0 not at all (the backbone's scores, bit for bit; from an index up to rounding), 1 as
             trained, above harder; at most 10.
         exclude_history : bool, optional
             Leave out what is in the history; there may then be fewer than k answers. None: as the run

@@ -46,8 +46,8 @@ class Stage:
         1, 2 or 3; 0 for what a backbone does before.
     title : str
     options : StageOptions
-    loader : iterable of Interaction
-        Has ``set_epoch``.
+    loader : iterable of batches
+        Interactions, `AlignmentBatch` or `JointBatch`, whichever the loss takes. Has ``set_epoch``.
     loss : callable
         From a batch to one loss or a tuple of them.
     parameters : list of Parameter

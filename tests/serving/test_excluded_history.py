@@ -96,6 +96,8 @@ def test_a_request_that_says_nothing_goes_by_the_run(recommender):
     (found,) = recommender.recommend([HISTORY], ["red"], k=24)
     assert tokens(found) == {f"i{n}" for n in range(12, 24)}
     (everything,) = recommender.recommend([HISTORY], ["red"], k=24, exclude_history=False)
+    with pytest.raises(DPRError, match="exclude_history takes True, False or None, not 'no'"):
+        recommender.recommend([HISTORY], ["red"], exclude_history="no")
     assert len(everything) == 24
     assert [pair for pair in everything if pair[0] not in HISTORY] == found
     explained = recommender.explain(HISTORY, "red", k=3)

@@ -28,9 +28,8 @@ def test_recommendations_are_those_of_the_full_ranking(
     FaissIndex.build(recommender.item_vectors(), kind, sample_users(recommender)).save(
         tmp_path / "i"
     )
-    index = FaissIndex.load(tmp_path / "i")
-    assert index.kind == kind
-    quick = recbole_dpr.load(trained_run["run_dir"], index=index)
+    assert FaissIndex.load(tmp_path / "i").kind == kind
+    quick = recbole_dpr.load(trained_run["run_dir"], index=tmp_path / "i")
     for found, expected in zip(
         quick.recommend(*REQUESTS, k=5, **options),
         recommender.recommend(*REQUESTS, k=5, **options),
