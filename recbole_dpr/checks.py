@@ -47,6 +47,8 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     for name in ("prompt_fields", "item_text_fields"):
         if not all(isinstance(entry, str) for entry in options[name]):
             raise DPRError(f"{name} takes names of columns, not {options[name]!r}")
+        if len({*options[name]}) < len(options[name]):
+            raise DPRError(f"{name}={options[name]} names a column twice; name it once")
     if options["promptable"] and options.get("loss_type") != defaults.get("loss_type"):
         raise DPRError(
             f"loss_type={options['loss_type']} is not for DPR, whose loss is a cross entropy over "

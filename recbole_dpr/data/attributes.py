@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from logging import getLogger
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +15,12 @@ from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_dpr.data.atomic import AtomicFile
 from recbole_dpr.errors import DPRError, did_you_mean
+
+PROMPTABLE = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+# Marks of a list that was not taken apart. The comma of "Creams,_Gels" or "1,000" is of the value itself.
+UNCUT = re.compile(r"[|;]|,(?![_\d])")
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Attributes:
         if not fields:
             raise DPRError(
                 f"no attribute to prompt for is named for {dataset.dataset_name}: set prompt_fields, "
-                f"e.g. --prompt_fields=[genre]; its item columns are {item_columns(dataset)}"
+                f"e.g. --prompt_fields=[genre]; {_choice(dataset)}"
             )
         values: list[str] = []
         sources: list[str] = []
@@ -57,7 +65,10 @@ class Attributes:
             has[np.arange(len(ids))[:, None], ids] = True
             used = np.flatnonzero(has.any(axis=0))
             used = used[used != 0]  # 0 pads a short list, or stands for a missing value
-            values += [str(tokens[i]) for i in used]
+            found = [str(tokens[i]) for i in used]
+            if dataset.field2type[field] == FeatureType.TOKEN_SEQ:
+                _warn_of_lists(field, found, dataset.config["seq_separator"])
+            values += found
             sources += [field] * len(used)
             columns.append(has[:, used])
         matrix = torch.from_numpy(np.concatenate(columns, axis=1))
@@ -104,10 +115,8 @@ class Attributes:
 
 
 def item_columns(dataset: Dataset) -> list[str]:
-    """The columns of the .item file that were loaded, the item id aside."""
-    if dataset.item_feat is None:
-        return []
-    return [column for column in dataset.item_feat.columns if column != dataset.iid_field]
+    """The columns of the .item file, the item id aside."""
+    return list(_item_types(dataset))
 
 
 def attribute_ids(dataset: Dataset, field: str) -> np.ndarray:
@@ -122,12 +131,47 @@ def attribute_ids(dataset: Dataset, field: str) -> np.ndarray:
     if field not in columns:
         raise DPRError(
             f"the items of {dataset.dataset_name} have no column {field!r}"
-            f"{did_you_mean(field, columns)}; they have {columns}"
+            f"{did_you_mean(field, columns)}; {_choice(dataset)}"
         )
-    if dataset.field2type[field] not in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
+    if dataset.field2type[field] not in PROMPTABLE:
         raise DPRError(
-            f"column {field!r} of {dataset.dataset_name} holds numbers; a prompt can only ask for "
-            "values of a token or token_seq column"
+            f"column {field!r} of {dataset.dataset_name} holds numbers; prompt_fields, item_text_fields "
+            f"and title_field take columns of words: {_choice(dataset)}"
         )
     ids = dataset.item_feat[field].numpy()
     return ids[:, None] if ids.ndim == 1 else ids
+
+
+def _item_file(dataset: Dataset) -> Path:
+    return Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
+
+
+def _item_types(dataset: Dataset) -> dict[str, FeatureType]:
+    """By column, loaded or not: what nobody has asked for yet is not."""
+    path = _item_file(dataset)
+    if not path.is_file():
+        return {}
+    kinds = AtomicFile(path, dataset.config).columns.items()
+    unloaded = (dataset.config["unload_col"] or {}).get("item") or []
+    apart = {dataset.iid_field, *unloaded}
+    return {name: FeatureType(kind) for name, kind in kinds if name not in apart}
+
+
+def _choice(dataset: Dataset) -> str:
+    """What the options could name, for messages."""
+    path = _item_file(dataset)
+    if not path.is_file():
+        return f"there is no file {path}, which would hold such columns"
+    names = [name for name, kind in _item_types(dataset).items() if kind in PROMPTABLE]
+    return f"the token and token_seq columns of {path} are {names}"
+
+
+def _warn_of_lists(field: str, values: Sequence[str], separator: str) -> None:
+    """Say where what should be lists seems to have another separator."""
+    uncut = [value for value in values if UNCUT.search(value)]
+    if uncut:
+        getLogger().warning(
+            f"{len(uncut)} of the {len(values)} values of column {field!r} look like lists, or pieces of them, "
+            f"such as {uncut[0]!r}: in a token_seq column {separator!r} stands between values; write it so, or "
+            "set seq_separator"
+        )

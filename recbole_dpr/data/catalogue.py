@@ -155,7 +155,7 @@ def save_users(path: str | Path, dataset: PromptDataset) -> None:
     users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field][rows])
     known = [
         [str(user), history[-LONGEST:]]
-        for user, history in zip(users, dataset.histories(rows), strict=True)
+        for user, history in zip(np.atleast_1d(users), dataset.histories(rows), strict=True)
     ]
     write_text(path, json.dumps(known, ensure_ascii=False) + "\n")
 

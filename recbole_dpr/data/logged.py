@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from recbole_dpr.data.atomic import AtomicFile
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import one_hot
 from recbole_dpr.errors import DPRError, did_you_mean
@@ -22,8 +23,8 @@ class PromptFile:
     """An atomic file of prompts: one row each, named by an id that the interactions refer to.
 
     ``prompt_id:token`` and ``prompt:token_seq`` (the text) must be there; ``include:token_seq`` and
-    ``exclude:token_seq`` say what a prompt asks for, where that is known: attribute values with
-    spaces between them, both empty for a prompt that asks for nothing.
+    ``exclude:token_seq`` say what a prompt asks for, where that is known: one attribute value or
+    several with spaces between them, both empty for a prompt that asks for nothing.
 
     Parameters
     ----------
@@ -48,24 +49,16 @@ class PromptFile:
         self._path, self._places = path, {value: i for i, value in enumerate(values)}
         self._between = config["seq_separator"]
         self.prompts: dict[str, tuple[str, Intent | None]] = {}
-        try:
-            text = path.read_text(encoding=config["encoding"] or "utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DPRError(f"{path} cannot be read: {error}") from error
-        # `splitlines` would also part at U+2028 and others, which texts may hold.
-        lines = text.split("\n")
-        header = lines[0].split(config["field_separator"]) if lines else []
+        file = AtomicFile(path, config)
+        header = [f"{name}:{kind}" for name, kind in file.columns.items()]
         for column in (ID, TEXT):
             if column not in header:
                 self._fail(1, f"there is no column {column!r}; the columns are {header}")
         if (SIDES[0] in header) != (SIDES[1] in header):
             self._fail(1, f"{SIDES[0]} and {SIDES[1]} come together or not at all")
-        for number, line in enumerate(lines[1:], start=2):
-            if line.strip():
-                cells = line.split(config["field_separator"])
-                if len(cells) != len(header):
-                    self._fail(number, f"{len(cells)} cells under {len(header)} columns")
-                self._add(number, dict(zip(header, cells, strict=True)))
+        for number, line in file.rows():
+            cells = line.split(config["field_separator"])
+            self._add(number, dict(zip(header, cells, strict=True)))
 
     def _add(self, number: int, row: dict[str, str]) -> None:
         token, text = row[ID].strip(), row[TEXT].strip()
@@ -86,7 +79,9 @@ class PromptFile:
 
     def _values(self, number: int, cell: str) -> tuple[int, ...]:
         found = []
-        for value in filter(None, cell.split(self._between)):
+        cell = cell.strip()
+        # A value of a token column may hold the separator.
+        for value in [cell] if cell in self._places else filter(None, cell.split(self._between)):
             if value not in self._places:
                 self._fail(
                     number, f"no item has the value {value!r}{did_you_mean(value, self._places)}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Any, NoReturn
 
-from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.errors import DPRError, did_you_mean, nearest
 
 PHRASES = ("train", "unseen", "hard")
 OPTIONAL = "hard"  # a domain need not have phrases whose very words were never trained on
@@ -71,6 +73,8 @@ class PhraseFile:
         found: dict[tuple[str, str], list[str]] = {}
         homes: dict[str, str] = {}
         held_out = self._list(self._sections.get("held_out"), "held_out")
+        for word in held_out:
+            self._check_text(word, "held_out")
         for kind, needed in NEEDED.items():
             splits = self._mapping(self._sections.get(kind), kind, PHRASES)
             for phrases in PHRASES:
@@ -79,6 +83,7 @@ class PhraseFile:
                 if not found[kind, phrases] and phrases != OPTIONAL:
                     self._fail(f"{where} holds no pattern; write at least one")
                 for pattern in found[kind, phrases]:
+                    self._check_text(pattern, where)
                     entry = f"{where}, {pattern!r}"
                     self._check_slots(pattern, needed or {"value"}, needed, entry)
                     home = homes.setdefault(frame(pattern), where)
@@ -96,12 +101,18 @@ class PhraseFile:
         noun |= self._texts(self._mapping(self._sections.get("noun"), "noun", noun), "noun")
         known = self._mapping(self._sections.get("names"), "names", None)
         for key in known:
-            if not isinstance(key, str):
-                self._fail(f"names: {key!r} is no text; put it in quotes")
+            self._check_text(key, "names")
+        self._warn_of_slips(known, values)
+        if twice := [repr(value) for value, times in Counter(values).items() if times > 1]:
+            raise DPRError(
+                f"{some(twice)} stand{'s' * (len(twice) == 1)} in two of the prompt_fields, and a prompt could "
+                "not tell which is meant: write it differently in one of them"
+            )
         names: list[Name] = []
         synonyms: dict[str, list[list[Name]]] = {phrases: [] for phrases in PHRASES}
-        owners: dict[str, int] = {}
-        for index, value in enumerate(values):
+        owners: dict[str, str] = {}
+        clashes: dict[tuple[str, str], str] = {}
+        for value in values:
             where = f"names, {value!r}"
             entry = known.get(value, " ".join(value.replace("_", " ").lower().split()))
             others: Any = None
@@ -115,16 +126,31 @@ class PhraseFile:
                 synonyms[phrases].append([self._name(form, noun, where, True) for form in written])
             for name in (names[-1], *synonyms["train"][-1], *synonyms["unseen"][-1]):
                 for called in name.forms:
-                    owner = owners.setdefault(called.lower(), index)
-                    if owner == index:
-                        continue
-                    if values[owner] == value:
-                        self._fail(
-                            f"{value!r} stands in two of the prompt_fields, and a prompt could not tell "
-                            "which is meant: rename it in one of them"
-                        )
-                    self._fail(f"{where} and {values[owner]!r} are both called {called!r}")
+                    owner = owners.setdefault(called.lower(), value)
+                    if owner != value:
+                        clashes.setdefault((value, owner), called)
+        if clashes:
+            alike = [
+                f"{a!r} and {b!r} are both called {called!r}" for (a, b), called in clashes.items()
+            ]
+            raise DPRError(
+                f"{some(alike)}: merge such values in the .item file, or give them different names in a "
+                f"phrasebook of your own (this is {self._source})"
+            )
         return names, synonyms
+
+    def _warn_of_slips(self, named: Mapping[str, Any], values: Sequence[str]) -> None:
+        """Say which names seem to be meant for values that have none; a file may know more than the data."""
+        nameless = [value for value in values if value not in named]
+        slips = [
+            f"{key!r} (did you mean {value!r}?)"
+            for key in sorted(named.keys() - {*values})
+            if (value := nearest(key, nameless))
+        ]
+        if slips:
+            getLogger().warning(
+                f"phrasebook {self._source} names values that no item has: {some(slips)}"
+            )
 
     def sampling(self) -> dict[str, dict[str, float]]:
         """The chances by split; what is not given is 0."""
@@ -151,9 +177,7 @@ class PhraseFile:
         one, many = f"{name} {noun['one']}", f"{name} {noun['many']}"
         return Name(**{"alone": name, "one": with_article(one), "many": many, **forms})
 
-    def _check_slots(self, pattern: Any, may: set[str], must: set[str], entry: str) -> None:
-        if not isinstance(pattern, str) or not pattern.strip():
-            self._fail(f"{entry} is no text; put it in quotes")
+    def _check_slots(self, pattern: str, may: set[str], must: set[str], entry: str) -> None:
         held = {match[2] for match in SLOT.finditer(pattern)}
         if missing := must - held:
             self._fail(f"{entry} lacks its placeholder {{{min(missing)}}}")
@@ -177,12 +201,21 @@ class PhraseFile:
 
     def _texts(self, given: dict[str, Any], where: str) -> dict[str, str]:
         for key, text in given.items():
-            if not isinstance(text, str) or not text.strip():
-                self._fail(f"{where}, {key}: {text!r} is no text; put it in quotes")
+            self._check_text(text, f"{where}, {key}")
         return given
+
+    def _check_text(self, given: Any, where: str) -> None:
+        if not isinstance(given, str) or not given.strip():
+            self._fail(f"{where}: {given!r} is no text; put it in quotes")
 
     def _fail(self, message: str) -> NoReturn:
         raise DPRError(f"phrasebook {self._source}: {message}")
+
+
+def some(words: Sequence[str], most: int = 3) -> str:
+    """Write "a, b, c and 7 more", for messages."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def frame(pattern: str) -> str:

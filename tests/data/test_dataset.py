@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
+from recbole_dpr.data.catalogue import load_users, save_users
 from recbole_dpr.data.dataset import SEEN_LIST, PromptDataset
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.errors import DPRError
@@ -38,6 +40,21 @@ def test_a_split_can_come_with_whole_histories(tiny_config):
     batch, full = whole[rows], SequentialDataset(tiny_config(MAX_ITEM_LIST_LENGTH=50)).build()[2]
     assert torch.equal(batch[SEEN_LIST], full[rows]["item_id_list"][:, :11])
     assert torch.equal(batch["item_id_list"], short[rows]["item_id_list"])
+
+
+def test_a_history_of_one_item_is_a_list_of_one(tiny_config):
+    train = load_data(tiny_config()).train
+    first = int((train.inter_feat["item_length"] == 1).nonzero()[0, 0])
+    (history,) = train.histories(np.array([first]))
+    assert len(history) == 1 and history[0] in train.field2token_id["item_id"]
+
+
+def test_a_split_of_a_single_user_is_saved(tiny_config, tmp_path):
+    test = load_data(tiny_config()).test._dataset
+    one = test.copy(test.inter_feat[[0]])
+    save_users(tmp_path / "users.json", one)
+    ((user, history),) = load_users(tmp_path / "users.json")
+    assert user in test.field2token_id["user_id"] and len(history) == 10
 
 
 def test_the_share_of_repeats_is_that_of_the_split(tiny_config, data_path):
@@ -100,9 +117,58 @@ def test_a_missing_attribute_column_is_named_with_the_nearest(tiny_config):
         load_data(tiny_config(prompt_fields=["color"]))
 
 
+NOTHING_NAMED = {"prompt_fields": [], "item_text_fields": [], "title_field": None}
+
+
 def test_no_field_to_prompt_for(tiny_config):
-    with pytest.raises(DPRError, match="set prompt_fields"):
-        load_data(tiny_config(prompt_fields=[]))
+    with pytest.raises(DPRError, match=r"set prompt_fields.*tiny\.item are \['title', 'colour'\]"):
+        load_data(tiny_config(**NOTHING_NAMED))  # of the .item file, nothing is loaded
+
+
+def test_columns_that_no_option_has_named_yet_are_known(tiny_config):
+    options = {**NOTHING_NAMED, "prompt_fields": ["colours"], "item_text_fields": ["title"]}
+    with pytest.raises(DPRError, match=r"did you mean 'colour'\?; .* \['title', 'colour'\]"):
+        load_data(tiny_config(**options))
+
+
+@pytest.mark.parametrize("options", [{}, NOTHING_NAMED])
+def test_a_data_set_without_an_item_file(tiny_config, data_path, options):
+    (data_path / "tiny" / "tiny.item").unlink()
+    with pytest.raises(DPRError, match=r"there is no file .*tiny\.item"):
+        load_data(tiny_config(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"prompt_fields": ["price"]}, {"item_text_fields": ["price"]}, {"title_field": "price"}],
+)
+def test_a_column_of_numbers_is_named(tiny_config, data_path, options):
+    lines = (data_path / "tiny" / "tiny.item").read_text().splitlines()
+    cells = ["price:float", *("9.5" for _ in lines[1:])]
+    text = "".join(f"{line}\t{cell}\n" for line, cell in zip(lines, cells, strict=True))
+    (data_path / "tiny" / "tiny.item").write_text(text)
+    with pytest.raises(DPRError, match=r"'price' of tiny holds numbers; .*\['title', 'colour'\]"):
+        load_data(tiny_config(**options))
+
+
+@pytest.mark.parametrize(
+    "written, warns",
+    [("{}, green", True), ("{}|green", True), ("{};green", True), ("{},_green green", False)],
+)
+def test_lists_with_another_separator_are_named(tiny_config, data_path, caplog, written, warns):
+    rewrite(
+        data_path / "tiny" / "tiny.item",
+        lambda text: re.sub(r"(red|blue) green", lambda cut: written.format(cut[1]), text),
+    )
+    load_data(tiny_config())
+    assert ("2 of the" in caplog.text and "seq_separator" in caplog.text) == warns
+
+
+def test_a_separator_of_its_own(tiny_config, data_path, caplog):
+    rewrite(data_path / "tiny" / "tiny.item", lambda text: text.replace(" green", "|green"))
+    config = tiny_config(seq_separator="|")
+    assert sorted(load_data(config).whole.attributes.values) == ["blue", "green", "red"]
+    assert not caplog.text
 
 
 def test_a_missing_time_column_is_named_with_its_option(tiny_config, data_path):
@@ -176,6 +242,94 @@ def test_quotes_that_join_lines_are_named(tiny_config, data_path, cells):
         load_data(tiny_config())
 
 
+@pytest.mark.parametrize("suffix", ["inter", "item"])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda text: "", "line 1: there are no columns"),
+        (lambda text: text.split("\n")[0], "holds no rows"),
+        (lambda text: text.replace("\t", ","), r"'\w+_id:token,.*' is no column.*field_separator"),
+        (lambda text: text.replace("\t", " "), r"'\w+_id:token .*' is no column.*field_separator"),
+        (lambda text: text.replace("item_id:token", "item_id", 1), "'item_id' is no column"),
+        (lambda text: text.replace("item_id:token", "item_id:text", 1), "'item_id:text' is no"),
+        (
+            lambda text: text.replace("item_id:", "item:", 1),
+            r"no column 'item_id' \(ITEM_ID_FIELD\)",
+        ),
+        (lambda text: text.replace("\n", "\ttitle:token\n", 1) + "i\t", "two columns 'title'"),
+        (lambda text: "\ufeff" + text, "line 1: .* --encoding=utf-8-sig"),
+        (lambda text: text.replace("\n", "\t\n"), "line 1: '' is no column"),
+        (lambda text: re.sub(r"(?<!float|n_seq)\n", "\t\n", text), "line 2: 4 cells under 3"),
+        (lambda text: text + "\n\ni1\ti1\n", r"line \d+: 2 cells under 3"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(tiny_config, data_path, suffix, change, says):
+    file = data_path / "tiny" / f"tiny.{suffix}"
+    rewrite(file, change)
+    if suffix == "inter" and "title" in says:
+        rewrite(file, lambda text: text.replace("timestamp:float", "title:token", 1))
+    with pytest.raises(DPRError, match=says) as error:
+        load_data(tiny_config())
+    assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["inter", "item"])
+def test_another_encoding_is_named(tiny_config, data_path, suffix):
+    file = data_path / "tiny" / f"tiny.{suffix}"
+    text = file.read_text().replace("i3\t", "caf\xe9\t")
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(
+        DPRError, match=rf"tiny\.{suffix} is no text in utf-8: .*--encoding=latin-1"
+    ):
+        load_data(tiny_config())
+
+
+def test_files_are_read_in_the_encoding_that_is_named(tiny_config, data_path):
+    for suffix in ("inter", "item"):
+        rewrite(data_path / "tiny" / f"tiny.{suffix}", lambda text: "\ufeff" + text)
+    assert load_data(tiny_config(encoding="utf-8-sig")).whole.titles[1].startswith("Thing number")
+
+
+def test_an_interaction_without_a_time_is_refused(tiny_config, data_path):
+    rewrite(data_path / "tiny" / "tiny.inter", lambda text: text.replace("\t7\n", "\t\n"))
+    with pytest.raises(DPRError, match=r"^40 of 480 interactions in tiny\.inter have no timestamp"):
+        load_data(tiny_config())
+
+
+def test_times_that_are_words_are_named_by_their_file(tiny_config, data_path):
+    rewrite(data_path / "tiny" / "tiny.inter", lambda text: text.replace("\t7\n", "\ttoday\n"))
+    with pytest.raises(DPRError, match=r"tiny\.inter cannot be read: .*timestamp:float"):
+        load_data(tiny_config())
+
+
+def test_times_too_close_for_recboles_sorting_are_counted(tiny_config, data_path, caplog):
+    path = data_path / "tiny" / "tiny.inter"
+    head, *rows = path.read_text().splitlines()
+
+    def history(rows, start=0, step=1):
+        cells = (row.split("\t") for row in rows)
+        lines = [f"{user}\t{item}\t{start + step * int(time)}" for user, item, time in cells]
+        path.write_text("\n".join([head, *lines]) + "\n")
+        caplog.clear()
+        data = load_data(tiny_config()).whole
+        users, items = (data.history[field] for field in ("user_id", "item_id"))
+        mine = items[users == data.token2id("user_id", "u0")]
+        return list(data.id2token("item_id", mine))
+
+    true = history(rows)
+    assert history(rows[::-1]) == true and not caplog.text
+    assert history(rows[::-1], 1_600_000_000, 1000) == true and not caplog.text
+    # In float32 all times of a user are one: each of the eleven steps goes back.
+    assert history(rows[::-1], 1_600_000_000) == true[::-1]
+    assert "440 of 440 steps" in caplog.text and "sort tiny.inter by timestamp" in caplog.text
+    # What the message says helps.
+    assert history(rows, 1_600_000_000) == true and not caplog.text
+    # As few as ml-100k has are no reason to do anything.
+    rows[0], rows[1] = rows[1], rows[0]
+    assert history(rows, 1_600_000_000) and not caplog.text
+    assert history(rows[:12], 1_600_000_000) and "1 of 11 steps" in caplog.text
+
+
 def test_interactions_with_items_that_have_no_row_are_counted(tiny_config, data_path, caplog):
     file = data_path / "tiny" / "tiny.item"
     head, _, *rest = file.read_text().splitlines()
@@ -196,8 +350,10 @@ def test_an_item_without_a_title_is_called_by_its_token(tiny_config, data_path):
     [
         ({"user_inter_num_interval": "[99,inf)"}, "cannot be read as the options say"),
         ({"benchmark_filename": ["a", "b", "c"]}, "benchmark_filename is not supported"),
+        ({"prompt_fields": ["colour", "colour"]}, r"prompt_fields=.* names a column twice"),
+        ({"unload_col": {"inter": ["timestamp"]}, "load_col": None}, "take it out of unload_col"),
     ],
 )
-def test_options_that_leave_nothing_are_named(tiny_config, options, says):
+def test_options_that_contradict_themselves_or_leave_nothing_are_named(tiny_config, options, says):
     with pytest.raises(DPRError, match=says):
         load_data(tiny_config(**options))

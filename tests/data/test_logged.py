@@ -75,6 +75,16 @@ def test_a_prompt_may_hold_any_character(log, tiny_config):
     assert said.strip() in [text for text, _ in load_data(tiny_config()).whole.logged]
 
 
+def test_a_value_that_holds_a_space_stands_alone_in_its_cell(log, tiny_config, data_path):
+    items = data_path / "tiny" / "tiny.item"
+    text = items.read_text().replace("colour:token_seq", "colour:token")
+    items.write_text(text.replace("red green", "bright red"))
+    log(HEADER + "p1\tmake it red\tbright red\tred blue\n", ids=("p1",))
+    data = load_data(tiny_config()).whole
+    bright, red, blue = (data.attributes.values.index(v) for v in ("bright red", "red", "blue"))
+    assert data.logged[1][1] == Intent((bright,), (red, blue))
+
+
 def test_a_target_that_came_with_a_prompt_is_trained_with_it(log, tiny_config):
     log()
     config = tiny_config()
@@ -139,7 +149,8 @@ def test_a_file_that_says_no_intents_leaves_them_open(log, tiny_config):
         (HEADER + "p1\tmake it red\tred\tred\n", r"line 2: 'red' is both wanted and unwanted"),
         (HEADER + "p1\tmake it red\tred\t\n", r"prompt 'p2', which .* does not hold"),
         (None, r"there is no file .*tiny.prompt"),
-        ("", r"line 1: there is no column"),
+        ("", r"line 1: there are no columns"),
+        ("\ufeff" + HEADER + ROWS, r"line 1: .*--encoding=utf-8-sig"),
     ],
 )
 def test_what_is_wrong_is_named_by_file_and_line(log, tiny_config, prompts, message):

@@ -269,7 +269,7 @@ def changed(kind, phrases, *patterns):
         ({**SMALL, "positve": {}}, "unknown key 'positve'; did you mean 'positive'"),
         ({**SMALL, "positive": {"training": []}}, "unknown key 'training'; did you mean 'train'"),
         ({**SMALL, "positive": {"train": "I want {value}"}}, "positive.train must be a list"),
-        (changed("positive", "train", False), "positive.train, False is no text"),
+        (changed("positive", "train", False), "positive.train: False is no text; put it in quotes"),
         (changed("negative", "train", "no"), "'no' lacks its placeholder {value}"),
         (changed("compound", "train", "{include}!"), "lacks its placeholder {exclude}"),
         (changed("positive", "train", "{value} {genre}"), "not a form of {value}"),
@@ -278,6 +278,8 @@ def changed(kind, phrases, *patterns):
         (changed("positive", "train", "bring {VALUE}"), "lacks its placeholder"),
         (changed("positive", "unseen", "i want: {a value}"), "positive.train has the same frame"),
         (changed("negative", "unseen", "I want {value}"), "positive.train has the same frame"),
+        ({**SMALL, "held_out": ["craving", False]}, "held_out: False is no text; put it in quotes"),
+        ({**SMALL, "names": {False: "a"}}, "names: False is no text; put it in quotes"),
         ({**SMALL, "held_out": ["want"]}, "'I want {values}.' holds 'want'"),
         ({**SMALL, "names": {"A": "beer", "B": "Beer"}}, "'B' and 'A' are both called 'Beer'"),
         ({**SMALL, "names": {"A": "c d"}}, "'c_D' and 'A' are both called 'c d'"),
@@ -300,9 +302,39 @@ def test_a_wrong_entry_is_named(content, message):
     assert "small.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_value_of_two_columns_is_named():
-    with pytest.raises(DPRError, match="'A' stands in two of the prompt_fields"):
+def test_values_of_two_columns_are_named():
+    with pytest.raises(DPRError, match=r"^'A' stands in two of the prompt_fields"):
         small(values=["A", "B", "A"])
+    with pytest.raises(DPRError, match=r"^'A', 'B' stand in two of the prompt_fields"):
+        small(values=["A", "B", "A", "B"])
+
+
+def test_values_that_differ_by_case_or_underscore_alone_are_all_named():
+    # Words that a data set writes in two ways are not the fault of the file that it is read with.
+    words = ("War", "Crime", "Film_Noir", "Horror", "Music")
+    values = [*words, *(word.lower().replace("_", " ") for word in words)]
+    with pytest.raises(DPRError) as error:
+        Phrasebook.load("generic", values)
+    message = str(error.value)
+    assert message.startswith("'war' and 'War' are both called 'war', 'crime' and 'Crime' are")
+    assert "'film noir' and 'Film_Noir' are both called 'film noir' and 2 more: merge" in message
+    assert "in the .item file" in message and "a phrasebook of your own" in message
+    apart = {"war": "warfare", "War": "war"}
+    assert small(values=["War", "war"], names=apart).readable == ["war", "warfare"]
+
+
+def test_a_misspelt_value_is_named_and_one_that_the_data_lack_is_not(caplog):
+    names = {"Kookbooks": "cooking", "SciFi": "science fiction", "Novels": "novel", "Drama": "play"}
+    small(values=["Cookbooks", "Sci_Fi", "Novels", "Novellas"], names=names)
+    assert (
+        "'Kookbooks' (did you mean 'Cookbooks'?), 'SciFi' (did you mean 'Sci_Fi'?)" in caplog.text
+    )
+    assert "small.yaml" in caplog.text
+    assert "Drama" not in caplog.text  # no value is like it
+    assert "Novel" not in caplog.text  # has a name of its own
+    caplog.clear()
+    Phrasebook.load("movies", [value for value in ML_1M if value != "Musical"])
+    assert not caplog.text
 
 
 def test_a_value_needs_letters():
