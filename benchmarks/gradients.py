@@ -122,7 +122,7 @@ def router_weights(model: DPR, probes: Probes) -> dict[str, list[float]]:
     for kind in KINDS:
         include = torch.cat([probe.include for probe in probes[kind]])
         exclude = torch.cat([probe.exclude for probe in probes[kind]])
-        weights = model.experts.router(model.prompt(include, exclude)).mean(dim=0)
+        weights = model.router_weights(include, exclude).mean(dim=0)
         found[kind] = [round(weight, 4) for weight in weights.tolist()]
     return found
 

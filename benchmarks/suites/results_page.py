@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from recbole_dpr.evaluation.report import SYSTEMS
-from recbole_dpr.evaluation.systems import family, sees
+from recbole_dpr.evaluation.systems import described
 from recbole_dpr.files import write_text
 from suites import plots
 from suites.figures import command, is_steered
@@ -56,15 +55,14 @@ def write(folders: Folders, docs: Path, suites: Suites) -> list[Path]:
 
 def _overview(datasets: Iterable[Records]) -> str:
     seen = {
-        family(system)
+        system
         for records in datasets
         for of_name in records.values()
         for record in of_name
         for system in record.get("tasks", {}).get("positive", {})
     }
     lines = ["- `DPR` sees the prompt's text; `backbone` sees no prompt."]
-    lines += [f"- `{name}` sees {sees(name)}: {SYSTEMS[name]}" for name in SYSTEMS if name in seen]
-    return OVERVIEW.format(systems="\n".join(lines))
+    return OVERVIEW.format(systems="\n".join([*lines, *described(seen)]))
 
 
 def section(

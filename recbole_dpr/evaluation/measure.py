@@ -154,7 +154,7 @@ def router_weights(model: DPR, tasks: Sequence[PromptedTask]) -> dict[str, list[
     """Mean weight of each expert by the kind of prompt, unseen phrases."""
     model.eval()
     return {
-        task.name: model.router_weights(task.prompt_ids).mean(dim=0).tolist()
+        task.name: model.router_weights(*model.read_prompts(task.prompt_ids)).mean(dim=0).tolist()
         for task in tasks
         if task.name in KINDS and task.phrases == "unseen" and len(task.prompt_ids)
     }

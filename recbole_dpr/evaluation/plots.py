@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from recbole_dpr.evaluation.systems import SEES, sees
+from recbole_dpr.evaluation.systems import SYSTEMS, sees
 
 COLOURS = ("#0072B2", "#999999", "#E69F00", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442")
 LABELLED = 6  # with more systems than this the numbers on the bars would overlap
@@ -187,7 +187,7 @@ def _bars(
 
 def _fill(name: str, names: Sequence[str]) -> dict[str, Any]:
     """Give the usual systems the same colour in every plot, and others the colours left over."""
-    order = [*SEES, *(other for other in names if other not in SEES)]
+    order = [*SYSTEMS, *(other for other in names if other not in SYSTEMS)]
     index = order.index(name)
     hatch = "//" if index >= len(COLOURS) else None
     return {"color": COLOURS[index % len(COLOURS)], "hatch": hatch, "edgecolor": "white"}

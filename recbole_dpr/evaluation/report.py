@@ -13,7 +13,7 @@ import torch
 from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
 from recbole_dpr.evaluation.metrics import average_rank, top_items
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
-from recbole_dpr.evaluation.systems import family, filter_
+from recbole_dpr.evaluation.systems import described, filter_
 from recbole_dpr.evaluation.tables import (
     cutoff,
     delta_auc_table,
@@ -50,19 +50,6 @@ share of the top {k} that it rules out (lower is better). Ties rank at their ave
 EXCLUDED = """No system recommends what stands in a user's history (`exclude_history`): these figures do not compare with
 those of runs in which it may be recommended again, as in RecBole."""
 
-
-SYSTEMS = {
-    "filter": "the backbone's ranking with all allowed items first.",
-    "calibrated_filter": "the same after dividing each item's probability by its number of values, which "
-    "is the best a perfect backbone could do with positive prompts drawn this way.",
-    "post_filter": "only the top of the backbone's ranking is filtered: as many items as the name says, or "
-    "`post_filter_k` of config.yaml.",
-    "additive": "the backbone's scores plus a weight times the cosine of prompt and item text; the weight "
-    "was tuned on the validation split, for each kind of prompt.",
-    "semantic": "the cosine of prompt and item text alone.",
-    "rerank": "the top of the backbone's ranking, as many items as the name says, in the order of "
-    "`rerank_model` of config.yaml, or of the cosine where that is empty.",
-}
 
 ERRORS = """\
 After ± stands the standard error over the users of this one run; it does not include the spread between
@@ -253,8 +240,7 @@ def write_report(
 
 
 def _described(metrics: Mapping[str, Any]) -> str:
-    present = {family(system) for task in metrics["tasks"].values() for system in task}
-    return "\n".join(f"- `{name}`: {text}" for name, text in SYSTEMS.items() if name in present)
+    return "\n".join(described({system for task in metrics["tasks"].values() for system in task}))
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

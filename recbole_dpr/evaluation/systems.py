@@ -10,7 +10,7 @@ Those of `baselines` always run; option ``compare`` adds others (compared.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -94,22 +94,48 @@ System = Callable[[PromptedBatch], Tensor]
 # What lifts one of the `whole_numbers` of scores above all others.
 ABOVE = 2**33
 
-# What each system is told about the prompt; reports and plots say it beside every figure.
-SEES = {
-    "DPR": "the prompt's text",
-    "backbone": "no prompt",
-    "filter": "true attributes",
-    "calibrated_filter": "true attributes",
-    "post_filter": "true attributes",
-    "additive": "the prompt's text and kind",
-    "semantic": "the prompt's text",
-    "rerank": "the prompt's text",
+# What each system is told about the prompt, which reports and plots say beside every figure, and what it does.
+SYSTEMS = {
+    "DPR": ("the prompt's text", ""),
+    "backbone": ("no prompt", ""),
+    "filter": ("true attributes", "the backbone's ranking with all allowed items first."),
+    "calibrated_filter": (
+        "true attributes",
+        "the same after dividing each item's probability by its number of values, which is the best a "
+        "perfect backbone could do with positive prompts drawn this way.",
+    ),
+    "post_filter": (
+        "true attributes",
+        "only the top of the backbone's ranking is filtered: as many items as the name says, or "
+        "`post_filter_k` of config.yaml.",
+    ),
+    "additive": (
+        "the prompt's text and kind",
+        "the backbone's scores plus a weight times the cosine of prompt and item text; the weight was "
+        "tuned on the validation split, for each kind of prompt.",
+    ),
+    "semantic": ("the prompt's text", "the cosine of prompt and item text alone."),
+    "rerank": (
+        "the prompt's text",
+        "the top of the backbone's ranking, as many items as the name says, in the order of "
+        "`rerank_model` of config.yaml, or of the cosine where that is empty.",
+    ),
 }
 
 
 def sees(system: str) -> str:
     """What a system is told about the prompt, or "" where that is not known."""
-    return SEES.get(family(system), "")
+    return SYSTEMS.get(family(system), ("", ""))[0]
+
+
+def described(systems: Collection[str]) -> list[str]:
+    """A line of markdown for each of those that DPR is compared with."""
+    present = {family(system) for system in systems}
+    return [
+        f"- `{name}` sees {told}: {does}"
+        for name, (told, does) in SYSTEMS.items()
+        if does and name in present
+    ]
 
 
 def family(system: str) -> str:

@@ -161,9 +161,9 @@ class DPR(SequentialRecommender):
         include, exclude = self._intents
         return include[prompt_ids].float(), exclude[prompt_ids].float()
 
-    def router_weights(self, prompt_ids: Tensor) -> Tensor:
-        """The router's weights for prompts by id, ``[n, n_experts]``."""
-        return self.experts.router(self.prompt(*self.read_prompts(prompt_ids)))
+    def router_weights(self, include: Tensor, exclude: Tensor) -> Tensor:
+        """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
+        return self.experts.router(self.prompt(include, exclude))
 
     # Steering
 

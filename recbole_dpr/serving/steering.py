@@ -86,7 +86,7 @@ class Steering:
     @torch.inference_mode()
     def router_weights(self, include: Tensor, exclude: Tensor) -> Tensor:
         """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
-        return self.model.experts.router(self.model.prompt(include, exclude))
+        return self.model.router_weights(include, exclude)
 
     def _moved(
         self,

@@ -235,7 +235,7 @@ def test_the_steering_trains_neither_backbone_nor_reader(tiny_config):
 def test_router_weights_are_shares(built):
     model, _ = built
     model.set_prompts(["", "something red please", "nothing blue"])
-    weights = model.router_weights(torch.tensor([1, 2]))
+    weights = model.router_weights(*model.read_prompts(torch.tensor([1, 2])))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
 
 
