@@ -202,7 +202,6 @@ def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor
     DPRError
         If it has no way at all.
     """
-    interaction = complete(model, interaction)
     try:
         return model.full_sort_predict(interaction).view(len(interaction), -1)
     except NotImplementedError:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recbole_dpr.data.catalogue import Catalogue
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone, own_scores
+from recbole_dpr.model.backbone import Backbone, complete, own_scores
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.serving.histories import Histories
 from recbole_dpr.serving.steering import Steering
@@ -121,7 +121,7 @@ class Ranker:
         interaction = self._histories.interaction(ids)
         with self._lock:
             if self._steering is None or intents is None:
-                return own_scores(self.model, interaction)
+                return own_scores(self.model, complete(self.model, interaction))
             return self._steering.scores(interaction, *intents, strength)
 
     @torch.inference_mode()
