@@ -22,6 +22,7 @@ FALLBACKS = {
 UNUSED = {
     "eval_step": (1, "every epoch is validated"),
     "metric_decimal_place": (4, "figures keep eight decimals"),
+    "loss_decimal_place": (4, "losses are logged with four decimals"),
     "save_dataset": (False, "data sets are read anew"),
     "save_dataloaders": (False, "data sets are read anew"),
     "worker": (0, "batches are made in the main process"),
