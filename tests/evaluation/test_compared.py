@@ -131,7 +131,7 @@ def test_the_delta_auc_has_the_direction_of_the_prompt(metrics):
 
 def test_the_report_shows_what_was_asked_for(metrics, tmp_path):
     text = write_report(tmp_path, metrics, command="run").read_text(encoding="utf-8")
-    assert "- `rerank`: the top of the backbone's ranking" in text
+    assert "- `rerank` sees the prompt's text: the top of the backbone's ranking" in text
     assert "| positive | rerank_5 | the prompt's text |" in text
     difference = metrics["significance"]["positive"]["semantic"]["difference"]
     assert f"| positive | semantic | {difference:+.4f} |" in text
