@@ -121,6 +121,7 @@ class DPRConfig(Config):
         self._command_line = tuple(command_line)
         self._check_data = _saved is None
         self._layers = Layers()
+        self._run = _saved[0] if _saved else ""
         if _saved:
             self._layers.add(*_saved)
         super().__init__(model, dataset, config_file_list, config_dict)
@@ -262,7 +263,9 @@ class DPRConfig(Config):
             options, self._resolved.default_options, self.internal_config_dict, self.model
         )
         final = {**self.internal_config_dict, **self.external_config_dict}
-        warn_overruled(self.external_config_dict, final, self._resolved.promptable)
+        # What a run folder holds was warned of when the run began.
+        given = {name: final[name] for name in self._layers.names(without=self._run)}
+        warn_overruled(given, final, self._resolved.promptable)
         return final
 
     def _set_default_parameters(self) -> None:

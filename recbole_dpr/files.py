@@ -135,10 +135,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors lets nobody else read, such as a server's own user
+        temporary.chmod(mode)  # safetensors lets nobody else read, such as a server's own user
         os.replace(temporary, path)
     finally:
         with suppress(OSError):  # nothing there, after all; what went wrong before says more

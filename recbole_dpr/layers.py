@@ -56,6 +56,10 @@ class Layers:
         """Put `--option=value` texts on top."""
         self.add(COMMAND_LINE, read_command_line(arguments))
 
+    def names(self, without: str) -> set[str]:
+        """Options of all layers but one source."""
+        return {name for source, options in self._layers if source != without for name in options}
+
     def raw(self) -> dict[str, Any]:
         """All layers in one, unchecked, texts as they are."""
         merged: dict[str, Any] = {}

@@ -56,7 +56,8 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
 def held() -> Iterator[None]:
     """Keep what is logged inside for the log that `log_to` begins there: a run has its folder after its data.
 
-    Where that does not come to be, warnings go where they always do.
+    Where that does not come to be, warnings go where they always do. The root logger lets information through
+    meanwhile, to handlers of the caller's, too.
     """
     _close()
     logger = logging.getLogger()

@@ -76,7 +76,11 @@ def run_recbole_dpr(
             if config["resume"]:
                 raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
         data, phrasebook, built = prepare(config)
-        rerank_scorer(config, data.whole, [])  # a wrong name should not come out after the training
+        # What cannot be used is refused before anything is written or trained.
+        rerank_scorer(config, data.whole, [])
+        if resume:
+            check_catalogue(resume, data.whole)
+        loader = training_loader(config, data, built)
         run_dir = Path(resume) if resume else new_run_dir(config)
         logger = log_to(run_dir, config["state"])
     logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
@@ -87,15 +91,13 @@ def run_recbole_dpr(
 
     init_seed(config["seed"], config["reproducibility"])
     trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
-    if resume:  # what does not fit the folder is refused before anything in it changes
-        check_catalogue(run_dir, data.whole)
-        if (run_dir / RESUME_FILE).is_file():
-            trainer.resume(run_dir / RESUME_FILE)
-            started -= sum(trainer.seconds.values())  # what earlier processes have trained
+    if resume and (run_dir / RESUME_FILE).is_file():
+        trainer.resume(run_dir / RESUME_FILE)
+        started -= sum(trainer.seconds.values())  # what earlier processes have trained
     write_run_folder(run_dir, config, data, phrasebook)
 
     score, result = trainer.fit(
-        training_loader(config, data, built),
+        loader,
         data.valid,
         saved=saved,
         show_progress=config["show_progress"],

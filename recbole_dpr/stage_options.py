@@ -36,13 +36,14 @@ JOINT = (
 
 
 def _reranks(options: Any) -> bool:
-    return any(name.startswith("rerank_") for name in options["compare"])
+    return any(str(name).startswith("rerank_") for name in options["compare"])
 
 
 # Options of DPR that others can leave without effect: when they have one, and why not.
 DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rerank_model": (_reranks, "compare names no rerank_<k>"),
     "rerank_batch_size": (_reranks, "compare names no rerank_<k>"),
+    "reader_learning_rate": (learns_to_read, "the shipped reader learns nothing more"),
     "reader_prompts": (learns_to_read, "the shipped reader learns nothing more"),
     "fusion_heads": (lambda options: options["fusion"], "there is no fusion"),
 }

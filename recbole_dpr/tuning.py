@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from recbole_dpr import compat
 from recbole_dpr.errors import DPRError, did_you_mean
-from recbole_dpr.files import YamlLoader, write_text
+from recbole_dpr.files import YamlLoader, replacing
 from recbole_dpr.options import is_number
 
 # How many numbers each kind of range takes; a choice takes any list.
@@ -109,8 +110,6 @@ def tune(
         run could be made.
     """
     space = read_space(params_file)
-    if output_file is not None:
-        write_text(output_file, "")  # better now than after the first run
     compat.bridge_numpy()
     try:
         import hyperopt
@@ -138,10 +137,19 @@ def tune(
                 outcome = super().trial({**params, **whole})
             except DPRError as error:
                 getLogger().warning("a run that cannot be made counts as failed: %s", error)
-                return {"loss": math.inf, "status": hyperopt.STATUS_FAIL}
-            if output_file is not None:
-                self.export_result(output_file)
+                # Worse than any, and a number: hyperopt compares later runs with it.
+                return {"loss": sys.float_info.max, "status": hyperopt.STATUS_FAIL}
+            self.export_result(output_file)
             return outcome
+
+        def export_result(self, output_file: str | Path | None = None) -> None:
+            if output_file is None:
+                return
+            try:
+                with replacing(output_file) as temporary:
+                    super().export_result(temporary)
+            except OSError as error:
+                raise DPRError(f"cannot write {output_file}: {error.strerror}") from error
 
     tuning = Tuning(
         objective,
@@ -151,6 +159,7 @@ def tune(
         max_evals=max_evals,
         early_stop=early_stop,
     )
+    tuning.export_result(output_file)  # better a failure now than after the first run
     try:
         tuning.run()
     except hyperopt.exceptions.AllTrialsFailed:

@@ -195,6 +195,16 @@ def test_names_of_download_lists_are_no_options():
     assert {"hidden_size", "task_mix", "time-aware", "nproc"} <= known_names()
 
 
+def test_a_run_folder_is_not_warned_of_again(tmp_path, caplog):
+    config("--joint=True", "--reader_prompts=9").to_yaml(tmp_path / "config.yaml")
+    assert "reader_prompts=9 does nothing" in caplog.text
+    caplog.clear()
+    DPRConfig.from_run(tmp_path)
+    assert not caplog.text
+    DPRConfig.from_run(tmp_path, command_line=["--fusion=False", "--fusion_heads=2"])
+    assert caplog.text.count("does nothing") == 1 and "fusion_heads=2" in caplog.text
+
+
 def test_the_nearest_name():
     assert nearest("NDGC", ["NDCG", "MRR"]) == "NDCG"
     assert nearest("max_item_list_length", ["MAX_ITEM_LIST_LENGTH"]) == "MAX_ITEM_LIST_LENGTH"

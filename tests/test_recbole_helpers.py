@@ -201,6 +201,8 @@ def test_a_search_goes_on_after_a_run_that_cannot_be_made(objective, tmp_path, c
 
     def run(options, *others, **more):
         counts.append(options["n_experts"])
+        if len(counts) == 1:
+            raise DPRError("too early")
         if len(counts) == 15:
             raise KeyboardInterrupt
         if options["n_experts"] > 2:

@@ -109,7 +109,7 @@ def _compared(
 def write_results(
     trainer: DPRTrainer, data: Splits, phrasebook: Phrasebook, started: float
 ) -> dict[str, Any]:
-    """Measure what was trained on the test split; writes metrics.json, ranks.json, training.json, report.md.
+    """Measure what was trained on the test split; writes its figures and its report into the run folder.
 
     Parameters
     ----------

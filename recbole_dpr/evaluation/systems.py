@@ -204,8 +204,7 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     device = batch.logits.device
     count = batch.attributes.matrix.sum(dim=1, dtype=torch.int16).clamp(min=1)
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
-    calibrated = batch.logits.double()
-    calibrated -= wants.to(device)[:, None] * count.double().log().to(device)
+    calibrated = batch.logits.double() - wants.to(device)[:, None] * count.double().log().to(device)
     return lift(batch, whole_numbers(calibrated), batch.allowed)
 
 

@@ -346,7 +346,7 @@ def load(
     run_dir: str | Path,
     model: type | None = None,
     device: str | torch.device | None = None,
-    index: Index | None = None,
+    index: Index | str | Path | None = None,
 ) -> Recommender:
     """Load a finished run: `Recommender.load`."""
     return Recommender.load(run_dir, model, device, index)

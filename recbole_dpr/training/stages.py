@@ -34,6 +34,7 @@ STATES_AT_ONCE = 256  # windows
 SPREAD_PREFIXES = 128  # histories
 
 Loss = Callable[[Any], Tensor | tuple[Tensor, ...]]
+Group = tuple[list[Parameter], float]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Stage:
         Interactions, `AlignmentBatch` or `JointBatch`, whichever the loss takes. Has ``set_epoch``.
     loss : callable
         From a batch to one loss or a tuple of them.
-    parameters : list of Parameter
-        What the stage trains; all else stays.
+    groups : list of (list of Parameter, float)
+        What the stage trains, each group with its learning rate; all else stays.
     prompted : bool
         Whether it is validated on the prompted tasks rather than on the standard one.
     """
@@ -61,8 +62,13 @@ class Stage:
     options: StageOptions
     loader: Any
     loss: Loss
-    parameters: list[Parameter]
+    groups: list[Group]
     prompted: bool
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All that the stage trains."""
+        return [parameter for parameters, _ in self.groups for parameter in parameters]
 
     def measures_like(self, other: Stage) -> bool:
         """Whether the validation figures of both stages may be compared."""
@@ -119,22 +125,23 @@ def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:
         replace(options, epochs=epochs, patience=epochs),
         PrefixLoader(config, dataset, None, options.prefixes),
         model.calculate_loss,
-        list(model.parameters()),
+        [(list(model.parameters()), options.learning_rate)],
         False,
     )
 
 
 def collaborative_stage(config: Any, backbone: Backbone, loss: Loss, loader: Any) -> Stage:
     """Stage 1: collaborative pre-training of the backbone."""
+    options = config.stage(1)
     # What the model itself has frozen (vectors of a knowledge graph, say) stays so.
     parameters = [weight for weight in backbone.parameters() if weight.requires_grad]
     return Stage(
         1,
         "collaborative pre-training",
-        config.stage(1),
+        options,
         loader,
         loss,
-        parameters,
+        [(parameters, options.learning_rate)],
         False,
     )
 
@@ -144,13 +151,17 @@ def alignment_stage(
 ) -> Stage:
     """Stage 2: align item texts and prompts with the item space, backbone frozen."""
     model.semantic.never = min(NEVER, -spread(config, model, dataset))
+    options = config.stage(2)
     return Stage(
         2,
         "alignment",
-        config.stage(2),
+        options,
         alignment_loader(config, model, training),
         model.alignment_loss,
-        [*model.semantic.parameters(), *learned_reader(config, model)],
+        [
+            (list(model.semantic.parameters()), options.learning_rate),
+            *learned_reader(config, model),
+        ],
         True,
     )
 
@@ -181,9 +192,11 @@ def spread(config: Any, model: DPR, dataset: PromptDataset) -> float:
     return float((logits.amax(dim=1) - middle).nan_to_num(nan=0.0).mean())
 
 
-def learned_reader(config: Any, model: DPR) -> list[Parameter]:
+def learned_reader(config: Any, model: DPR) -> list[Group]:
     """The weights of the reader, if it is trained."""
-    return list(model.reader.parameters()) if learns_to_read(config) else []
+    if not learns_to_read(config):
+        return []
+    return [(list(model.reader.parameters()), config["reader_learning_rate"])]
 
 
 def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
@@ -204,7 +217,7 @@ def prompted_stage(config: Any, model: DPR, dataset: PromptDataset) -> Stage:
         options,
         windows,
         lambda batch: model.prompted_loss(batch, frozen(batch)),
-        model.steering_parameters(semantic),
+        [(model.steering_parameters(semantic), options.learning_rate)],
         True,
     )
 
@@ -245,6 +258,8 @@ def joint_stage(config: Any, model: DPR, own: Any, training: PromptedTraining) -
         windows = PrefixWindows(config, dataset, size, config.stage(3).prefixes)
     backbone = [weight for weight in model.backbone.parameters() if weight.requires_grad]
 
+    options = replace(config.stage(1), valid_metric=config.stage(3).valid_metric)
+
     def loss(batch: JointBatch) -> tuple[Tensor, ...]:
         part = model.backbone_part(batch.windows)
         return (
@@ -256,10 +271,13 @@ def joint_stage(config: Any, model: DPR, own: Any, training: PromptedTraining) -
     return Stage(
         1,
         "all at once",
-        replace(config.stage(1), valid_metric=config.stage(3).valid_metric),
+        options,
         JointLoader(own, alignment_loader(config, model, training), windows),
         loss,
-        [*backbone, *model.steering_parameters(), *learned_reader(config, model)],
+        [
+            ([*backbone, *model.steering_parameters()], options.learning_rate),
+            *learned_reader(config, model),
+        ],
         True,
     )
 

@@ -178,7 +178,7 @@ class DPRTrainer(Trainer):
             self._best = snapshot(self.model)
         self._average = RunningAverage(self.model, stage.options.averaging)
         self.optimizer = self._build_optimizer(
-            params=stage.parameters,
+            params=[{"params": parameters, "peak": rate} for parameters, rate in stage.groups],
             learning_rate=stage.options.learning_rate,
             weight_decay=stage.options.weight_decay,
         )
@@ -248,7 +248,7 @@ class DPRTrainer(Trainer):
         assert self._stage is not None
         rate = self._stage.rate(self._step, self.config["warmup_steps"])
         for group in self.optimizer.param_groups:
-            group["lr"] = self._stage.options.learning_rate * rate
+            group["lr"] = group["peak"] * rate
         if self._step:
             self._average.update(self._step)
         self._step += 1

@@ -125,6 +125,16 @@ def test_whole_numbers_keep_order_and_ties_however_far_they_are_lifted(dtype):
         assert torch.equal(higher, scores[0][:, None] > scores[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_system_changes_what_the_next_one_sees(dtype):
+    asked = batch(FALLING, include=[COMEDY])
+    asked.backbone = asked.backbone.to(dtype)
+    before = asked.backbone.clone()
+    for system in baselines({"post_filter_k": 2}).values():
+        system(asked)
+    assert torch.equal(asked.backbone, before)
+
+
 def test_calibrated_filter_ranks_by_probability_over_number_of_values():
     # P(item) 0.45 with three genres, against 0.20 with one: 0.15 < 0.20.
     probabilities = torch.tensor([0.05, 0.05, 0.45, 0.20, 0.25]).log().tolist()
