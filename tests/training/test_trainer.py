@@ -22,6 +22,22 @@ from recbole_dpr.training.stages import alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
 
+def test_a_learned_reader_has_a_learning_rate_of_its_own(tiny_config, tmp_path):
+    options = {"reader": "trained", "reader_prompts": 40, "reader_learning_rate": 0.004}
+    config = tiny_config("DPR-SASRec", stage2_learning_rate=0.02, warmup_steps=4, **options)
+    data, phrasebook, model = prepare(config)
+    training = prompted_training(config, data, phrasebook)
+    trainer = DPRTrainer(config, model, tmp_path, training)
+    stage = alignment_stage(config, model, training, data.train)
+    trainer._begin(stage)
+    stage.loader.set_epoch(0)
+    trainer._loss(next(iter(stage.loader)))
+    semantic, reader = trainer.optimizer.param_groups
+    assert (semantic["lr"], reader["lr"]) == (pytest.approx(0.02 / 4), pytest.approx(0.001))
+    assert {id(w) for w in reader["params"]} == {id(w) for w in model.reader.parameters()}
+    assert len(stage.parameters) == len(semantic["params"]) + len(reader["params"])
+
+
 def weights(run_dir):
     return load_file(f"{run_dir}/model.safetensors")
 
