@@ -7,7 +7,6 @@ blue things in turns of one to three, so that nobody knows what comes next, and 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 from pathlib import Path
@@ -70,7 +69,7 @@ OPTIONS = {
     "stage3_valid_metric": "Satisfied@10",
     "warmup_steps": 5,
     "show_progress": False,
-    "state": "warning",
+    "state": "info",
 }
 
 
@@ -160,30 +159,19 @@ def train(model: str | type, folder: Path) -> Trained:
     known = DPRConfig(model, "turns", config_dict=paths).final_config_dict
     options = {**OPTIONS, **{k: v for k, v in SMALL.items() if k in known}, **paths}
     build = setup.build_model
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    log_to = quick_start.log_to
 
     def build_and_keep(config, data, phrasebook):
         kept[:] = [build(config, data, phrasebook), data, config]
         return kept[0]
 
-    def log_and_keep(*arguments):
-        logger = log_to(*arguments)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
-        return logger
-
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(setup, "build_model", build_and_keep)
-        patch.setattr(quick_start, "log_to", log_and_keep)
         # A third of the time, and the same for every backbone: tests/evaluation has it.
         patch.setattr(measure, "write_report", lambda *_, **__: None)
         result = quick_start.run_recbole_dpr(model, "turns", config_dict=options)
-    logging.getLogger().removeHandler(handler)
-    return Trained(*kept, Path(result["run_dir"]), "\n".join(records))
+    (log,) = Path(result["run_dir"]).glob("*.log")
+    return Trained(*kept, Path(result["run_dir"]), log.read_text(encoding="utf-8"))
 
 
 def name_of(model: str | type) -> str:

@@ -303,6 +303,7 @@ def test_times_that_are_words_are_named_by_their_file(tiny_config, data_path):
 
 
 def test_times_too_close_for_recboles_sorting_are_counted(tiny_config, data_path, caplog):
+    caplog.set_level("WARNING")
     path = data_path / "tiny" / "tiny.inter"
     head, *rows = path.read_text().splitlines()
 
