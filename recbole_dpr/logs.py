@@ -19,8 +19,8 @@ OF_A_RUN = "recbole_dpr run"
 def log_to(run_dir: Path, state: str | None) -> logging.Logger:
     """Log to the console and to ``<run folder>/<name of the run folder>.log``.
 
-    RecBole's trainer names its tensorboard folder (``log_tensorboard/...``) after that file. Handlers
-    of an earlier run in the same process are closed.
+    To be called inside `held`. RecBole's trainer names its tensorboard folder (``log_tensorboard/...``) after
+    that file.
 
     Parameters
     ----------
@@ -30,7 +30,6 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
     """
     level = getattr(logging, (state or "info").upper(), logging.INFO)
     logger = logging.getLogger()
-    _close()
     console = logging.StreamHandler()
     console.setFormatter(
         colorlog.ColoredFormatter(
@@ -57,10 +56,12 @@ def held() -> Iterator[None]:
     """Keep what is logged inside for the log that `log_to` begins there: a run has its folder after its data.
 
     Where that does not come to be, warnings go where they always do. The root logger lets information through
-    meanwhile, to handlers of the caller's, too.
+    meanwhile, to handlers of the caller's, too. Handlers of an earlier run in the same process are closed.
     """
-    _close()
     logger = logging.getLogger()
+    for earlier in _of_a_run():
+        logger.removeHandler(earlier)
+        earlier.close()
     keeper = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
     level = logger.level
     logger.addHandler(keeper)
@@ -82,9 +83,3 @@ def held() -> Iterator[None]:
 
 def _of_a_run() -> list[logging.Handler]:
     return [h for h in logging.getLogger().handlers if h.get_name() == OF_A_RUN]
-
-
-def _close() -> None:
-    for handler in _of_a_run():
-        logging.getLogger().removeHandler(handler)
-        handler.close()

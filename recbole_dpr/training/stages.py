@@ -257,7 +257,6 @@ def joint_stage(config: Any, model: DPR, own: Any, training: PromptedTraining) -
         size = config["train_batch_size"]  # as many as the backbone sees at once
         windows = PrefixWindows(config, dataset, size, config.stage(3).prefixes)
     backbone = [weight for weight in model.backbone.parameters() if weight.requires_grad]
-
     options = replace(config.stage(1), valid_metric=config.stage(3).valid_metric)
 
     def loss(batch: JointBatch) -> tuple[Tensor, ...]:
