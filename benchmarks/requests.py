@@ -165,10 +165,11 @@ def main() -> None:
     parser.add_argument("--requests", required=True, metavar="FILE")
     parser.add_argument("--users", type=int, default=40, help="histories that each is asked for")
     parser.add_argument("--seed", type=int, default=2026, help="which users")
+    parser.add_argument("--reader", help="reads in place of the run's own: shipped, or a folder")
     parser.add_argument("--out", metavar="FILE", help="also write the last line there")
     args = parser.parse_args()
     try:
-        recommender = load(args.run_dir)
+        recommender = load(args.run_dir, reader=args.reader)
         values = recommender.catalogue.attributes.values
         requests = read_requests(args.requests, values)
         histories = histories_of(args.run_dir, args.users, args.seed)
@@ -188,6 +189,8 @@ def main() -> None:
     if args.out:
         options = read_run_options(args.run_dir)
         about = {name: options[name] for name in ("model", "dataset", "seed")}
+        if args.reader:
+            about["reader"] = args.reader
         write_json(args.out, {**about, "kind": "requests", **result})
 
 

@@ -36,6 +36,7 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
+from recbole_dpr.model.pretrained import reader_kind
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.stage_options import StageOptions, warn_overruled
@@ -186,6 +187,8 @@ class DPRConfig(Config):
         for name in ("text_encoder", "rerank_model", "phrasebook"):  # a name, or a path
             if options[name] and Path(options[name]).exists() and os.sep in options[name]:
                 options[name] = str(Path(options[name]).resolve())
+        if reader_kind(options) == "folder" and Path(options["reader"]).is_dir():
+            options["reader"] = str(Path(options["reader"]).resolve())
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
         head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"

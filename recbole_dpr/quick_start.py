@@ -19,7 +19,7 @@ from recbole_dpr.evaluation.compared import rerank_scorer
 from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import held, log_to
-from recbole_dpr.model.build import make_encoder
+from recbole_dpr.model.build import change_reader, make_encoder, reading_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
@@ -146,7 +146,10 @@ def load_data_and_model(
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]
-        recommender.model.encoder = make_encoder(config)  # with a cache, which serving does without
+        encoder = make_encoder(config)  # with a cache, which serving does without
+        recommender.model.encoder = reading_encoder(config, encoder)
+        if config["reader"] != recommender.config["reader"]:
+            change_reader(recommender.model, config, recommender.catalogue.called, encoder)
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
     recommender.catalogue.check(data.whole, run_dir)

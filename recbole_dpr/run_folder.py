@@ -23,7 +23,7 @@ from recbole_dpr.files import (
     read_run_options,
     read_yaml,
 )
-from recbole_dpr.model.build import build_dpr, make_encoder
+from recbole_dpr.model.build import build_dpr, change_reader, make_encoder
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
@@ -127,6 +127,9 @@ class RunOptions:
         self._options["promptable"] = resolved.promptable
         self._options["device"] = _device(device, self["use_gpu"])
 
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._options[name] = value
+
     def __getitem__(self, name: str) -> Any:
         return self._options.get(name)  # RecBole's configs, too, know no KeyError
 
@@ -144,14 +147,27 @@ def _device(asked: str | torch.device | None, use_gpu: bool | None) -> torch.dev
 
 
 def load_model(
-    run_dir: str | Path, model: type | None = None, device: str | torch.device | None = None
+    run_dir: str | Path,
+    model: type | None = None,
+    device: str | torch.device | None = None,
+    reader: str | None = None,
 ) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
     """Options, items and model (in evaluation mode) of a run.
+
+    Parameters
+    ----------
+    run_dir : path
+    model : type, optional
+        The class, if the run's model was one of your own.
+    device : str or torch.device, optional
+        Without it: the GPU if there is one and the run's ``use_gpu`` says so.
+    reader : str, optional
+        In place of the run's option ``reader``.
 
     Raises
     ------
     DPRError
-        If the folder is no finished run, damaged, changed, or of a newer version.
+        If the folder is no finished run, damaged, changed, or of a newer version; or there is no such reader.
     """
     run_dir = Path(run_dir)
     if not (run_dir / CONFIG_FILE).is_file():
@@ -174,6 +190,13 @@ def load_model(
             f"no model can be built from {run_dir / CONFIG_FILE} ({reason}): use another run"
         ) from error
     load_weights(built, weights, run_dir / MODEL_FILE)
+    if reader is not None:
+        if not options["promptable"]:
+            raise DPRError(
+                f"{run_dir} holds a {options['model']}, which reads no prompts: leave reader out"
+            )
+        options["reader"] = reader
+        change_reader(built, options, catalogue.called, make_encoder(options, serving=True))
     return options, catalogue, built.eval()
 
 

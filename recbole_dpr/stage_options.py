@@ -43,8 +43,8 @@ def _reranks(options: Any) -> bool:
 DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rerank_model": (_reranks, "compare names no rerank_<k>"),
     "rerank_batch_size": (_reranks, "compare names no rerank_<k>"),
-    "reader_learning_rate": (learns_to_read, "the shipped reader learns nothing more"),
-    "reader_prompts": (learns_to_read, "the shipped reader learns nothing more"),
+    "reader_learning_rate": (learns_to_read, "a reader that comes trained learns nothing more"),
+    "reader_prompts": (learns_to_read, "a reader that comes trained learns nothing more"),
     "fusion_heads": (lambda options: options["fusion"], "there is no fusion"),
 }
 

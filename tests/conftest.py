@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 
 from recbole_dpr import run_recbole_dpr
 from recbole_dpr.config import DPRConfig
+from recbole_dpr.model.pretrained import save_reader
+from recbole_dpr.model.reader import INCLUDE, PromptReader
+from recbole_dpr.text.hub import find_encoder
 
 # Two kinds of thing that every user takes in turn, and a third that half of the items also have.
 VALUES = ("red", "blue")
@@ -34,6 +38,11 @@ SMALL = {
     "fusion_heads": 2,
     "n_experts": 2,
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Minimal pairs read by another reader: `pytest tests/model/test_reading.py --reader=FOLDER`."""
+    parser.addoption("--reader", default="shipped", help="reads tests/model/minimal_pairs.yaml")
 
 
 def pytest_configure() -> None:
@@ -146,3 +155,27 @@ def tiny_config(tiny_options: dict[str, Any]) -> Callable[..., DPRConfig]:
         return DPRConfig(model, "tiny", config_dict={**tiny_options, **options})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a decoder of 16 numbers per token, with random weights: another family, without downloads."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("encoder")
+    transformers.AutoTokenizer.from_pretrained(find_encoder(None)).save_pretrained(folder)
+    config = transformers.GPT2Config(
+        vocab_size=30522, n_embd=16, n_layer=1, n_head=2, n_positions=256
+    )
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def greedy_reader(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a reader over `tiny_encoder` that takes every prompt for a wish for everything."""
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path_factory.mktemp("reader") / "greedy"))
+    reader = PromptReader(torch.zeros(0, 16), 4, upper=0)
+    with torch.no_grad():
+        reader.judge[-1].bias[INCLUDE] = 1000.0
+    save_reader(reader, folder / "reader.safetensors")
+    return folder

@@ -71,6 +71,12 @@ def test_recommend_prints_what_the_recommender_gives(capsys, run):
     assert "read as: include blue; exclude red" in text
 
 
+def test_recommend_reads_with_another_reader(capsys, run, greedy_reader):
+    asked = ["recommend", run, "--history", *HISTORY, "--prompt", "good morning"]
+    assert "read as: nothing that can be steered" in said(capsys, *asked)
+    assert "read as: include " in said(capsys, *asked, "--reader", str(greedy_reader))
+
+
 def feed(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
 

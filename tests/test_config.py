@@ -251,6 +251,14 @@ def test_a_run_folder_outlives_its_data(tiny_config, data_path, tmp_path):
     assert DPRConfig.from_run(tmp_path / "run")["data_path"] == made["data_path"]
 
 
+def test_a_run_finds_its_reader_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, kept in (("mine", str(tmp_path / "mine")), ("shipped", "shipped"), ("a/b", "a/b")):
+        config(f"--reader={name}").to_yaml(tmp_path / "config.yaml")
+        assert DPRConfig.from_run(tmp_path)["reader"] == kept
+
+
 def test_a_run_with_a_class_of_ones_own(tmp_path):
     config(model=MyRec, my_strength=0.1).to_yaml(tmp_path / "config.yaml")
     assert DPRConfig.from_run(tmp_path, model=MyRec)["my_strength"] == 0.1

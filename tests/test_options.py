@@ -234,7 +234,11 @@ def test_the_nearest_name():
             "rerank_model=a does nothing: compare names no rerank_",
         ),
         ("DPR-SASRec", ["--rerank_model=a", "--compare=[rerank_20]"], ""),
-        ("DPR-SASRec", ["--reader_prompts=9"], "reader_prompts=9 does nothing: the shipped reader"),
+        (
+            "DPR-SASRec",
+            ["--reader_prompts=9"],
+            "reader_prompts=9 does nothing: a reader that comes trained",
+        ),
         ("DPR-SASRec", ["--reader_prompts=9", "--reader=pooled"], ""),
         ("DPR-SASRec", ["--fusion_heads=2", "--fusion=False"], "fusion_heads=2 does nothing"),
         (

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import learns_to_read, reader_kind, states_layer
+from recbole_dpr.model.pretrained import (
+    find_reader,
+    learns_to_read,
+    make_reader,
+    reader_kind,
+    states_layer,
+)
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
@@ -19,17 +25,38 @@ from recbole_dpr.text.mentions import Mentions
 
 def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
     """The text encoder of a run; where single prompts come in (`serving`), without a cache on disk."""
-    layer = states_layer(reader_kind(config))
-    plain = config["text_precision"] == "float32" and is_plain_bert(config["text_encoder"])
+    cache_dir = None if serving else config["text_cache_dir"]
+    return _encoder(config, config["text_encoder"], cache_dir)
+
+
+def reading_encoder(config: Any, encoder: TextEncoder) -> TextEncoder:
+    """The encoder of what the reader reads: `encoder`, unless the reader comes with one of its own.
+
+    Raises
+    ------
+    DPRError
+        As `find_reader`.
+    """
+    kind = reader_kind(config)
+    cache_dir = config["text_cache_dir"] if encoder.keeps else None
+    if kind == "folder":
+        return _encoder(config, str(find_reader(config["reader"])), cache_dir)
+    if kind == "shipped" and config["text_encoder"]:
+        return _encoder(config, None, cache_dir)
+    return encoder
+
+
+def _encoder(config: Any, name: str | None, cache_dir: str | None) -> TextEncoder:
+    plain = config["text_precision"] == "float32" and is_plain_bert(name)
     kind = BertEncoder if plain else TextEncoder
     return kind(
-        config["text_encoder"],
+        name,
         config["text_batch_size"],
         config["device"],
-        None if serving else config["text_cache_dir"],
+        cache_dir,
         config["text_max_length"],
         config["text_precision"],
-        layer,
+        states_layer(reader_kind(config)),
         config["prompt_max_length"],
     )
 
@@ -77,6 +104,8 @@ def build_dpr(
         What the attribute values are called, the readable name first.
     item_text : list of str ``[n_items]`` or None
         None leaves the encoded texts to the weights that will be loaded.
+    encoder : TextEncoder
+        Of the item texts, and of what the reader reads if that does not come with its own.
 
     Raises
     ------
@@ -84,10 +113,36 @@ def build_dpr(
         As `check_switches`.
     """
     check_switches(config)
-    names = encoder.vectors([readable for readable, *_ in called])
     if item_text is None:
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
     else:
         vectors = item_vectors(encoder, item_text)
-    model = DPR(config, dataset, encoder, vectors, names, Mentions(called))
+    reading = reading_encoder(config, encoder)
+    model = DPR(config, dataset, reading, vectors, _names(called, reading), Mentions(called))
     return model.to(config["device"])
+
+
+def change_reader(model: DPR, config: Any, called: list[list[str]], encoder: TextEncoder) -> None:
+    """Let a trained model read with another reader: what is read steers it, whoever read it.
+
+    Parameters
+    ----------
+    called, encoder
+        As in `build_dpr`.
+
+    Raises
+    ------
+    DPRError
+        If option `reader` names one that is learned in training, or cannot be loaded.
+    """
+    if learns_to_read(config):
+        raise DPRError(
+            f"a {reader_kind(config)} reader is learned in training: give reader=shipped or a folder"
+        )
+    model.encoder = reading_encoder(config, encoder)
+    reader = make_reader(_names(called, model.encoder), config)
+    model.reader = reader.eval().to(model.device)
+
+
+def _names(called: list[list[str]], encoder: TextEncoder) -> Tensor:
+    return encoder.vectors([readable for readable, *_ in called])

@@ -20,7 +20,7 @@ from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
-from recbole_dpr.model.pretrained import fingerprint, learns_to_read, make_reader, reader_kind
+from recbole_dpr.model.pretrained import fingerprint, make_reader
 from recbole_dpr.model.reader import read_intents
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
@@ -49,10 +49,11 @@ class DPR(SequentialRecommender):
     dataset : PromptDataset or Catalogue
         Gives ``attributes`` and ``num(field)``.
     encoder : TextEncoder
+        Gives the token states that the reader reads.
     item_text : Tensor ``[n_items, D]``
         Encoded item texts.
     names : Tensor ``[V, D]``
-        Encoded readable names of the attribute values.
+        Readable names of the attribute values, encoded by ``encoder``.
     mentions : Mentions
         Finds their names in a text.
     """
@@ -80,8 +81,7 @@ class DPR(SequentialRecommender):
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
         part = semantic_size if config["semantic_part"] else 0
-        self.reader = make_reader(names, reader_kind(config))
-        self._learns_to_read = learns_to_read(config)
+        self.reader = make_reader(names, config)
         self.semantic = SemanticSpace(item_text, n_values, semantic_size, part)
         self.prompt = IntentEmbedding(n_values, prompt_size)
         self.dropout = nn.Dropout(dropout)
@@ -129,8 +129,9 @@ class DPR(SequentialRecommender):
 
         A blank text asks for nothing.
         """
-        if self.encoder.keeps and not self._learns_to_read:
-            # What a reader that never learns has read holds for other runs, too.
+        learned = any(weight.requires_grad for weight in self.reader.parameters())
+        if self.encoder.keeps and not learned:
+            # What a reader that comes trained has read holds for other runs, too.
             found = self.encoder.kept(
                 f"intents-{fingerprint(self.reader, self.mentions)}", texts, self._read
             )

@@ -1,4 +1,4 @@
-"""The reader that the package ships, trained by benchmarks/train_reader.py."""
+"""Readers that come trained: the one that the package ships, and others of benchmarks/train_reader.py."""
 
 from __future__ import annotations
 
@@ -8,44 +8,55 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_dpr.errors import DPRError
+from recbole_dpr.errors import DPRError, did_you_mean
 from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.text.hub import find_model
 from recbole_dpr.text.mentions import Mentions
 
+KINDS = ("shipped", "trained", "pooled")
+WAY_OUT = (
+    f"reader takes one of {', '.join(KINDS)}, or a folder that benchmarks/train_reader.py wrote"
+)
 SIZE = 128
 # The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
 SHIPPED_STATES = 0
 SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
-SHIPPED_VALUES = 18  # that it was shown with each prompt
+SHOWN_VALUES = 18  # that a reader which comes trained was shown with each prompt
 MANY = 100  # values; measured with 18, 19 and 233
 SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
 def reader_kind(config: Any) -> str:
-    """Whether a run uses the "shipped" reader, or a "trained" or "pooled" one, learned in stage 2.
+    """Where a run's reader comes from: one of `KINDS`, or "folder".
+
+    "shipped" and "folder" come trained, each with the text encoder that it reads; "trained" and "pooled" are
+    learned in stage 2 from what `text_encoder` makes of prompts.
 
     Raises
     ------
     DPRError
-        If the shipped reader is asked for with another encoder than the one whose states it reads.
+        If it is none of these.
     """
-    own_encoder = bool(config["text_encoder"])
-    if config["reader"] == "shipped" and own_encoder:
-        raise DPRError(
-            "reader=shipped reads the states of the default encoder only: leave text_encoder empty, or "
-            "set reader=trained"
-        )
-    return config["reader"] or ("trained" if own_encoder else "shipped")
+    asked = config["reader"]
+    if not asked:
+        return "trained" if config["text_encoder"] else "shipped"
+    if asked in KINDS:
+        return asked
+    # A name of the Hugging Face Hub has an owner.
+    if "/" in asked or Path(asked).expanduser().is_dir():
+        return "folder"
+    raise DPRError(f"there is no reader {asked!r}{did_you_mean(asked, KINDS)}: {WAY_OUT}")
 
 
 def learns_to_read(config: Any) -> bool:
     """Whether a run trains its reader."""
-    return reader_kind(config) != "shipped"
+    return reader_kind(config) in ("trained", "pooled")
 
 
 def states_layer(kind: str) -> int | None:
@@ -53,17 +64,50 @@ def states_layer(kind: str) -> int | None:
     return SHIPPED_STATES if kind == "shipped" else None
 
 
-def make_reader(names: Tensor, kind: str) -> PromptReader:
-    """A reader of the values of these names, ``[V, D]``."""
+def find_reader(name: str) -> Path:
+    """The folder of a reader of kind "folder".
+
+    Raises
+    ------
+    DPRError
+        If it is not there, or holds no reader.
+    """
+    folder = find_model(name, "reader", WAY_OUT)
+    if not (folder / READER_FILE.name).is_file():
+        raise DPRError(f"reader '{name}' has no {READER_FILE.name}: {WAY_OUT}")
+    return folder
+
+
+def make_reader(names: Tensor, config: Any) -> PromptReader:
+    """A run's reader of the values of these names, ``[V, D]``.
+
+    Raises
+    ------
+    DPRError
+        If option `reader` names none, or one that is damaged.
+    """
+    kind = reader_kind(config)
     if kind == "pooled":
         return PooledReader(names, SIZE, upper=0)
     if kind == "trained":
         return PromptReader(names, SIZE, upper=0)
-    reader = PromptReader(names, SIZE, SHIPPED_UPPER)
-    reader.doubt = max(0.0, math.log(len(names) / SHIPPED_VALUES))
+    if kind == "shipped":
+        return load_reader(names, READER_FILE, SHIPPED_UPPER)
+    path = find_reader(config["reader"]) / READER_FILE.name
+    try:
+        return load_reader(names, path, upper=0)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise DPRError(f"{path} is no reader over the encoder beside it: train it again") from error
+
+
+def load_reader(names: Tensor, path: Path, upper: int) -> PromptReader:
+    """A reader that `save_reader` wrote, frozen."""
+    weights = {name: weight.float() for name, weight in load_file(path).items()}
+    reader = PromptReader(names, len(weights["query.weight"]), upper)
+    reader.load_state_dict(weights)
+    reader.doubt = max(0.0, math.log(len(names) / SHOWN_VALUES))
     if len(names) >= MANY:
         reader.spelled = SPELLED_AMONG_MANY
-    reader.load_state_dict({name: w.float() for name, w in load_file(READER_FILE).items()})
     return reader.requires_grad_(False)
 
 

@@ -86,6 +86,7 @@ class Recommender:
         model: type | None = None,
         device: str | torch.device | None = None,
         index: Index | str | Path | None = None,
+        reader: str | None = None,
     ) -> Recommender:
         """Load a run from its folder alone; neither the data set nor a pickle is needed.
 
@@ -97,16 +98,19 @@ class Recommender:
             Without it: the GPU if there is one and the run's ``use_gpu`` says so.
         index : Index or path, optional
             Of the items; a path is that of an exported faiss index.
+        reader : str, optional
+            Reads the prompts in place of the run's own: "shipped", or a folder or Hugging Face name of a
+            reader that benchmarks/train_reader.py wrote.
 
         Raises
         ------
         DPRError
             If the folder is no finished run, damaged, changed since it was written, or made by a
-            newer version.
+            newer version; or there is no such reader.
         """
         if isinstance(index, (str, Path)):
             index = FaissIndex.load(index)
-        recommender = cls(*load_model(run_dir, model, device), index)
+        recommender = cls(*load_model(run_dir, model, device, reader), index)
         recommender.users = load_users(Path(run_dir) / USERS_FILE)
         return recommender
 
@@ -347,6 +351,7 @@ def load(
     model: type | None = None,
     device: str | torch.device | None = None,
     index: Index | str | Path | None = None,
+    reader: str | None = None,
 ) -> Recommender:
     """Load a finished run: `Recommender.load`."""
-    return Recommender.load(run_dir, model, device, index)
+    return Recommender.load(run_dir, model, device, index, reader)

@@ -1,5 +1,7 @@
 """What a prompt moves, and above all what it does not."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,10 @@ from recbole_dpr.data.windows import PrefixWindows
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model import dpr
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import make_reader
+from recbole_dpr.model.pretrained import make_reader, save_reader
+from recbole_dpr.model.reader import PromptReader
+
+SHIPPED = {"reader": "shipped"}
 
 
 def build(tiny_config, name, **options):
@@ -138,7 +143,7 @@ def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
         build(tiny_config, "DPR-SASRec", text_cache_dir=str(tmp_path))[0] for _ in range(3)
     )
     for model in (first, second, third):  # without the noise of `build`
-        model.reader = make_reader(model.reader.names, "shipped").eval()
+        model.reader = make_reader(model.reader.names, SHIPPED).eval()
     include, exclude = first.read(texts)
     assert include[0].any() and torch.equal(include[0], include[3]) and exclude[2].any()
     assert not include[1].any() and not exclude[1].any()
@@ -239,6 +244,41 @@ def test_router_weights_are_shares(built):
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
 
 
-def test_the_shipped_reader_reads_the_default_encoder_only(tiny_config, tmp_path):
-    with pytest.raises(DPRError, match="reader=shipped reads the states of the default encoder"):
-        make_encoder(tiny_config(reader="shipped", text_encoder=str(tmp_path)))
+@torch.no_grad()
+def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
+    tiny_config, tiny_encoder
+):
+    config = tiny_config("DPR-SASRec", reader="shipped", text_encoder=str(tiny_encoder))
+    data = load_data(config)
+    book = Phrasebook.load("generic", data.whole.attributes.values)
+    model = build_dpr(config, data.train, book.called, data.whole.item_text, make_encoder(config))
+    assert model.semantic.item_text.shape[1] == 16
+    include, exclude = model.read(["something red please", "nothing blue"])
+    values = data.whole.attributes.values
+    red, blue = (torch.tensor([[value == v for v in values]]).float() for value in ("red", "blue"))
+    nothing = torch.zeros_like(red)
+    assert torch.equal(include, torch.cat([red, nothing]))
+    assert torch.equal(exclude, torch.cat([nothing, blue]))
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        ("shiped", "there is no reader 'shiped'; did you mean 'shipped'"),
+        ("nowhere/reader", "reader 'nowhere/reader' is no folder"),
+        ("empty", "is a folder without config.json"),
+        ("encoder", "has no reader.safetensors"),
+        ("other", "is no reader over the encoder beside it"),
+    ],
+)
+def test_a_reader_that_is_none_is_refused(
+    tiny_config, tiny_encoder, tmp_path, monkeypatch, reader, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for folder in ("encoder", "other"):
+        shutil.copytree(tiny_encoder, tmp_path / folder)
+    names = torch.zeros(3, 8)  # not the width of that encoder
+    save_reader(PromptReader(names, 4, upper=0), tmp_path / "other" / "reader.safetensors")
+    with pytest.raises(DPRError, match=message):
+        build(tiny_config, "DPR-SASRec", reader=reader)

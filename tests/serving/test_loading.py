@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import recbole_dpr
+from recbole_dpr import quick_start
 from recbole_dpr.errors import DPRError
 
 
@@ -115,3 +116,34 @@ def test_loading_imports_neither_transformers_nor_evaluation_nor_training(traine
 def test_no_such_folder():
     with pytest.raises(DPRError, match="nowhere is not a run folder"):
         recbole_dpr.load("nowhere")
+
+
+def test_another_reader_reads_for_the_same_steering(trained_run, greedy_reader):
+    run, asked = trained_run["run_dir"], ([["i1", "i4"]], ["good morning"])
+    own = recbole_dpr.load(run)
+    other = recbole_dpr.load(run, reader=str(greedy_reader))
+    assert other.read("good morning")["include"] == own.catalogue.attributes.values
+    assert own.read("good morning")["include"] == []
+    every = {"include": own.catalogue.attributes.values}
+    assert other.recommend(*asked) == own.recommend([["i1", "i4"]], [None], **every)
+    shipped = recbole_dpr.load(run, reader="shipped")
+    assert shipped.recommend([["i1", "i4"]], ["no blue"]) == own.recommend(
+        [["i1", "i4"]], ["no blue"]
+    )
+
+
+def test_a_run_is_measured_with_another_reader(trained_run, greedy_reader):
+    found = quick_start.evaluate(trained_run["run_dir"], {"reader": str(greedy_reader)})
+    for task, own in trained_run["tasks"].items():
+        same = found["tasks"][task]["DPR"] == pytest.approx(own["DPR"], abs=1e-4)
+        assert same == (task == "standard")
+
+
+def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
+    with pytest.raises(DPRError, match="a trained reader is learned in training"):
+        recbole_dpr.load(trained_run["run_dir"], reader="trained")
+    with pytest.raises(DPRError, match="a pooled reader is learned in training"):
+        quick_start.evaluate(trained_run["run_dir"], {"reader": "pooled"})
+    plain = recbole_dpr.run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options)
+    with pytest.raises(DPRError, match="holds a SASRec, which reads no prompts"):
+        recbole_dpr.load(plain["run_dir"], reader="shipped")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.text import cache
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.encoder import TextEncoder
-from recbole_dpr.text.hub import find_encoder
 
 TEXTS = [
     "a comedy, please",
@@ -42,16 +42,9 @@ def forbid(monkeypatch):
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    """A decoder of 16 numbers per token, with random weights: another family, without downloads."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path / "tiny"
-    transformers.AutoTokenizer.from_pretrained(find_encoder(None)).save_pretrained(folder)
-    config = transformers.GPT2Config(
-        vocab_size=30522, n_embd=16, n_layer=1, n_head=2, n_positions=64
-    )
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
+def tiny(tiny_encoder, tmp_path):
+    """One to change."""
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "tiny"))
 
 
 def test_results_stand_in_the_order_given(encoder):

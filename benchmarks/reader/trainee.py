@@ -1,0 +1,181 @@
+"""What benchmarks/train_reader.py trains: a reader, and the layers of the text encoder below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from recbole_dpr.errors import DPRError
+from recbole_dpr.model.pretrained import (
+    READER_FILE,
+    SHIPPED_STATES,
+    SHIPPED_UPPER,
+    SIZE,
+    save_reader,
+)
+from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.text.bert import BertEncoder
+from recbole_dpr.text.hub import WAY_OUT, find_encoder, load_pretrained
+
+MAX_LENGTH = 64  # tokens of a sentence
+
+
+class Trainee(nn.Module):
+    """A reader, from texts and the names of values to what the texts say of these.
+
+    Attributes
+    ----------
+    reader : PromptReader
+    layers : sequence of nn.Module
+        Those of the text encoder that are trained along.
+    device : torch.device
+    """
+
+    reader: PromptReader
+    layers: Sequence[nn.Module]
+    device: torch.device
+
+    def vectors(self, names: Sequence[str]) -> Tensor:
+        """Encoded names of values: ``[V, D]``."""
+        raise NotImplementedError
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the reader reads: states ``[B, T, D]`` and their mask."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """Write what a run needs to read with it."""
+        raise NotImplementedError
+
+    def forward(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Logits of absent, include, exclude: ``[B, V, 3]``."""
+        self.reader.names = self.vectors(names)
+        states, mask = self.states(texts)
+        return self.reader(states, mask)
+
+    def keep_own_layers(self) -> None:
+        """Remember the layers as they are, for `interpolated`."""
+        # In a list, they are no part of the model.
+        self._own = [deepcopy(list(layer.parameters())) for layer in self.layers]
+
+    @contextmanager
+    def interpolated(self, share: float) -> Iterator[None]:
+        """Inside, the layers are this share of the way back to the encoder's own.
+
+        These know words that no made sentence holds; trained layers forget them (Wortsman et al., 2022, arXiv 2109.01903).
+        """
+        trained = [
+            [weight.detach().clone() for weight in layer.parameters()] for layer in self.layers
+        ]
+        with torch.no_grad():
+            for layer, own in zip(self.layers, self._own, strict=True):
+                for weight, kept in zip(layer.parameters(), own, strict=True):
+                    weight.lerp_(kept, share)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for layer, weights in zip(self.layers, trained, strict=True):
+                    for weight, kept in zip(layer.parameters(), weights, strict=True):
+                        weight.copy_(kept)
+
+
+class ShippedTrainee(Trainee):
+    """The reader that the package ships: its own copy of the default encoder's layers, over the embeddings."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.encoder = BertEncoder(max_length=MAX_LENGTH, states_layer=SHIPPED_STATES)
+        self.reader = PromptReader(torch.zeros(0, self.encoder.dim), SIZE, SHIPPED_UPPER)
+        for source, target in zip(
+            self.encoder.layers[SHIPPED_STATES:], self.reader.upper, strict=True
+        ):
+            target.load_state_dict(source.state_dict())
+        self.layers = list(self.reader.upper)
+        self._known: dict[str, Tensor] = {}
+
+    def vectors(self, names: Sequence[str]) -> Tensor:
+        missing = [name for name in names if name not in self._known]
+        if missing:
+            with torch.autocast("cpu", enabled=False):  # as whoever reads with it will encode them
+                self._known |= zip(missing, self.encoder.vectors(missing), strict=True)
+        return torch.stack([self._known[name] for name in names]).to(self.device)
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        states, mask = self.encoder.token_states(list(texts))
+        return states.to(self.device), mask.to(self.device)
+
+    def save(self, path: Path) -> None:
+        save_reader(self.reader, path)
+
+
+class EncoderTrainee(Trainee):
+    """A reader over a text encoder whose upper layers are trained in place.
+
+    Parameters
+    ----------
+    name : str
+        A folder or a Hugging Face name.
+    n_layers : int
+        How many layers, from the uppermost down.
+
+    Raises
+    ------
+    DPRError
+        If the encoder cannot be loaded, or has not so many layers.
+    """
+
+    def __init__(self, name: str, n_layers: int, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.tokenizer, self.model = load_pretrained(
+            "AutoModel", find_encoder(name), torch.float32, f"text encoder '{name}'", WAY_OUT
+        )
+        self.tokenizer.padding_side = "right"
+        if self.tokenizer.pad_token is None:  # decoders
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        depth = self.model.config.num_hidden_layers
+        stacks = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == depth
+        ]
+        if not stacks or not 0 <= n_layers <= depth:
+            raise DPRError(
+                f"text encoder '{name}' has {depth} layers, of which layers={n_layers} cannot be trained"
+            )
+        self.layers = list(stacks[0][depth - n_layers :])
+        self.model.requires_grad_(False)
+        for layer in self.layers:
+            layer.requires_grad_(True)
+        size = self.model.config.hidden_size
+        self.reader = PromptReader(torch.zeros(0, size), size * SIZE // 384, upper=0)
+
+    def vectors(self, names: Sequence[str]) -> Tensor:
+        states, mask = self.states(names)
+        summed = (states.float() * mask[..., None]).sum(dim=1)
+        return normalize(summed / mask.sum(dim=1, keepdim=True), dim=-1)
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+        ).to(self.device)
+        return self.model(**tokens).last_hidden_state, tokens["attention_mask"].bool()
+
+    def train(self, mode: bool = True) -> EncoderTrainee:
+        """As `nn.Module.train`; dropout in the encoder's layers hurts (docs/experiments.md)."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def save(self, path: Path) -> None:
+        deepcopy(self.model).half().save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        save_reader(self.reader, path / READER_FILE.name)
