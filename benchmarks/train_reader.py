@@ -30,6 +30,7 @@ from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import made_prompts, one_hot
+from recbole_dpr.errors import DPRError
 from recbole_dpr.files import read_yaml
 from recbole_dpr.model.reader import ABSENT
 from recbole_dpr.training.averaging import RunningAverage
@@ -114,7 +115,11 @@ def arguments() -> argparse.Namespace:
         "--text_encoder",
         help="folder or Hugging Face name; without it, the shipped reader is trained",
     )
-    parser.add_argument("--layers", type=int, default=8, help="of --text_encoder that are trained")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        help="upper ones of --text_encoder that are trained; default two thirds",
+    )
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
@@ -139,13 +144,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--measured", type=int, default=800, help="made prompts of each kind of phrases"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.steps, args.batch_size, args.log_every, args.measured) < 1:
+        parser.error("--steps, --batch_size, --log_every and --measured must be 1 or more")
+    if args.out.exists() and args.out.is_dir() != bool(args.text_encoder):
+        parser.error(f"--out must be a {'folder' if args.text_encoder else 'file'}, not {args.out}")
+    return args
 
 
 def main() -> None:
     """Print the figures of what is only measured, and as the last line the same as JSON."""
     args = arguments()
     device = torch.device(args.device)
+    torch.manual_seed(args.seed)
+    trainee: Trainee
+    try:
+        trainee = (
+            EncoderTrainee(args.text_encoder, args.layers, device)
+            if args.text_encoder
+            else ShippedTrainee(device)
+        )
+    except DPRError as error:
+        sys.exit(f"error: {error}")
     genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
     values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
     movies, generic = domains = [
@@ -160,11 +180,7 @@ def main() -> None:
         "implied": Measured(names[0], movies.implied),
         "generic": Measured(names[1], from_phrasebook(generic.book, args.measured, "unseen", 9)),
     }
-    torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    trainee: Trainee = ShippedTrainee(device)
-    if args.text_encoder:
-        trainee = EncoderTrainee(args.text_encoder, args.layers, device)
     trainee.to(device).keep_own_layers()
     layers = [weight for layer in trainee.layers for weight in layer.parameters()]
     known = {id(weight) for weight in layers}

@@ -21,6 +21,7 @@ FORMAT = 1  # of these files; raised when an older version could no longer read 
 # Names of DPR's weights:
 BACKBONE = "backbone.model."  # before those of its backbone
 ITEM_TEXT = "semantic.item_text"  # the encoded item texts, which a training makes anew
+READER = "reader."  # before those of its reader
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -109,6 +110,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
                 f"{list(own[name].shape)}: it was made with other options or another data set"
             )
     model.load_state_dict(weights)
+
+
+def with_reader_of(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a run, but for those of its reader: a reader that comes trained belongs to the encoder that it came with."""
+    own = {n: w for n, w in model.state_dict().items() if n.startswith(READER)}
+    return {n: w for n, w in weights.items() if not n.startswith(READER)} | own
 
 
 def backbone_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:

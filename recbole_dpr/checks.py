@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_dpr.errors import DPRError, did_you_mean
 from recbole_dpr.files import properties_dir, read_yaml
+from recbole_dpr.model.pretrained import reader_kind
 from recbole_dpr.options import is_number
 
 # Figures of a ranking that this package adds to RecBole's.
@@ -65,6 +66,7 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     nothing = options["stage1_epochs"] == 0 and not options["checkpoint"]
     if options["promptable"] and options["joint"] and nothing:
         raise DPRError("joint=True trains in stage 1 alone: leave stage1_epochs=0 out")
+    reader_kind(options)
     for name in options["compare"]:
         compared_system(name)
     _check_protocol(options)

@@ -19,7 +19,6 @@ from recbole_dpr.evaluation.compared import rerank_scorer
 from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import held, log_to
-from recbole_dpr.model.build import change_reader, make_encoder, reading_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
@@ -142,14 +141,12 @@ def load_data_and_model(
         If the folder is no finished run, or the data set is gone or another one.
     """
     config = DPRConfig.from_run(run_dir, model, config_dict)
-    recommender = load(run_dir, model, config["device"])
+    reader = config["reader"] if "reader" in (config_dict or {}) else None
+    recommender = load(run_dir, model, config["device"], reader=reader)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]
-        encoder = make_encoder(config)  # with a cache, which serving does without
-        recommender.model.encoder = reading_encoder(config, encoder)
-        if config["reader"] != recommender.config["reader"]:
-            change_reader(recommender.model, config, recommender.catalogue.called, encoder)
+        recommender.model.encoder.keep_in(config["text_cache_dir"])  # serving keeps nothing
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
     recommender.catalogue.check(data.whole, run_dir)

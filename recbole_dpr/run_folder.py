@@ -12,7 +12,7 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dpr import compat
-from recbole_dpr.checkpoint import MODEL_FILE, load_tensors, load_weights
+from recbole_dpr.checkpoint import MODEL_FILE, load_tensors, load_weights, with_reader_of
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.errors import DPRError
@@ -23,7 +23,8 @@ from recbole_dpr.files import (
     read_run_options,
     read_yaml,
 )
-from recbole_dpr.model.build import build_dpr, change_reader, make_encoder
+from recbole_dpr.model.build import build_dpr, make_encoder
+from recbole_dpr.model.pretrained import find_reader, learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
@@ -103,11 +104,13 @@ class RunOptions:
         The class, if the run's model was one of your own.
     device : str or torch.device, optional
         Without it: the GPU if there is one and the run's ``use_gpu`` says so.
+    reader : str or path, optional
+        In place of the run's option ``reader``.
 
     Raises
     ------
     DPRError
-        If the folder is no run, or the class or the device is not right.
+        If the folder is no run, or the class, the device or the reader is not right.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class RunOptions:
         run_dir: str | Path,
         model: type | None = None,
         device: str | torch.device | None = None,
+        reader: str | Path | None = None,
     ) -> None:
         # An option that the run did not know yet has its default: what it did.
         defaults = read_yaml(properties_dir() / "model" / "DPR.yaml")
@@ -126,9 +130,18 @@ class RunOptions:
         self._options["backbone"] = resolved.backbone
         self._options["promptable"] = resolved.promptable
         self._options["device"] = _device(device, self["use_gpu"])
+        if reader is not None:
+            self._change_reader(reader)
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._options[name] = value
+    def _change_reader(self, reader: str | Path) -> None:
+        if not self["promptable"]:
+            raise DPRError(f"a {self['model']} reads no prompts: leave reader out")
+        own = reader_kind(self)
+        self._options["reader"] = reader
+        if learns_to_read(self) and reader_kind(self) != own:
+            raise DPRError(
+                f"a {reader_kind(self)} reader is learned in training: give reader=shipped or a folder"
+            )
 
     def __getitem__(self, name: str) -> Any:
         return self._options.get(name)  # RecBole's configs, too, know no KeyError
@@ -150,7 +163,7 @@ def load_model(
     run_dir: str | Path,
     model: type | None = None,
     device: str | torch.device | None = None,
-    reader: str | None = None,
+    reader: str | Path | None = None,
 ) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
     """Options, items and model (in evaluation mode) of a run.
 
@@ -161,7 +174,7 @@ def load_model(
         The class, if the run's model was one of your own.
     device : str or torch.device, optional
         Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-    reader : str, optional
+    reader : str or path, optional
         In place of the run's option ``reader``.
 
     Raises
@@ -173,10 +186,13 @@ def load_model(
     if not (run_dir / CONFIG_FILE).is_file():
         raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
     weights, _ = load_tensors(run_dir / MODEL_FILE)  # first: it knows a newer version
-    options = RunOptions(run_dir, model, device)
+    options = RunOptions(run_dir, model, device, reader)
     compat.bridge_numpy()
     compat.undo_anomaly_detection()
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
+    kind = reader_kind(options) if options["promptable"] else ""
+    if kind == "folder":
+        find_reader(options["reader"])  # says so if it is gone
     built: SequentialRecommender
     try:
         if options["promptable"]:
@@ -189,14 +205,9 @@ def load_model(
         raise DPRError(
             f"no model can be built from {run_dir / CONFIG_FILE} ({reason}): use another run"
         ) from error
+    if reader is not None or kind == "folder":
+        weights = with_reader_of(built, weights)
     load_weights(built, weights, run_dir / MODEL_FILE)
-    if reader is not None:
-        if not options["promptable"]:
-            raise DPRError(
-                f"{run_dir} holds a {options['model']}, which reads no prompts: leave reader out"
-            )
-        options["reader"] = reader
-        change_reader(built, options, catalogue.called, make_encoder(options, serving=True))
     return options, catalogue, built.eval()
 
 

@@ -123,8 +123,8 @@ class EncoderTrainee(Trainee):
     ----------
     name : str
         A folder or a Hugging Face name.
-    n_layers : int
-        How many layers, from the uppermost down.
+    n_layers : int, optional
+        How many layers, from the uppermost down; two thirds of them without it.
 
     Raises
     ------
@@ -132,7 +132,7 @@ class EncoderTrainee(Trainee):
         If the encoder cannot be loaded, or has not so many layers.
     """
 
-    def __init__(self, name: str, n_layers: int, device: torch.device) -> None:
+    def __init__(self, name: str, n_layers: int | None, device: torch.device) -> None:
         super().__init__()
         self.device = device
         self.tokenizer, self.model = load_pretrained(
@@ -141,15 +141,22 @@ class EncoderTrainee(Trainee):
         self.tokenizer.padding_side = "right"
         if self.tokenizer.pad_token is None:  # decoders
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.model.config.is_encoder_decoder:
+            raise DPRError(
+                f"text encoder '{name}' is half of an encoder-decoder, which cannot be saved alone"
+            )
         depth = self.model.config.num_hidden_layers
         stacks = [
             module
             for module in self.model.modules()
             if isinstance(module, nn.ModuleList) and len(module) == depth
         ]
-        if not stacks or not 0 <= n_layers <= depth:
+        if not stacks:
+            raise DPRError(f"the {depth} layers of text encoder '{name}' are not to be found")
+        n_layers = depth * 2 // 3 if n_layers is None else n_layers
+        if not 0 <= n_layers <= depth:
             raise DPRError(
-                f"text encoder '{name}' has {depth} layers, of which layers={n_layers} cannot be trained"
+                f"text encoder '{name}' has {depth} layers, of which {n_layers} cannot be trained"
             )
         self.layers = list(stacks[0][depth - n_layers :])
         self.model.requires_grad_(False)

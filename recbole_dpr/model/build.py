@@ -12,7 +12,6 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import (
     find_reader,
     learns_to_read,
-    make_reader,
     reader_kind,
     states_layer,
 )
@@ -118,31 +117,6 @@ def build_dpr(
     else:
         vectors = item_vectors(encoder, item_text)
     reading = reading_encoder(config, encoder)
-    model = DPR(config, dataset, reading, vectors, _names(called, reading), Mentions(called))
+    names = reading.vectors([readable for readable, *_ in called])
+    model = DPR(config, dataset, reading, vectors, names, Mentions(called))
     return model.to(config["device"])
-
-
-def change_reader(model: DPR, config: Any, called: list[list[str]], encoder: TextEncoder) -> None:
-    """Let a trained model read with another reader: what is read steers it, whoever read it.
-
-    Parameters
-    ----------
-    called, encoder
-        As in `build_dpr`.
-
-    Raises
-    ------
-    DPRError
-        If option `reader` names one that is learned in training, or cannot be loaded.
-    """
-    if learns_to_read(config):
-        raise DPRError(
-            f"a {reader_kind(config)} reader is learned in training: give reader=shipped or a folder"
-        )
-    model.encoder = reading_encoder(config, encoder)
-    reader = make_reader(_names(called, model.encoder), config)
-    model.reader = reader.eval().to(model.device)
-
-
-def _names(called: list[list[str]], encoder: TextEncoder) -> Tensor:
-    return encoder.vectors([readable for readable, *_ in called])

@@ -129,9 +129,8 @@ class DPR(SequentialRecommender):
 
         A blank text asks for nothing.
         """
-        learned = any(weight.requires_grad for weight in self.reader.parameters())
-        if self.encoder.keeps and not learned:
-            # What a reader that comes trained has read holds for other runs, too.
+        if self.encoder.keeps and self.reader.comes_trained:
+            # What it has read holds for other runs, too.
             found = self.encoder.kept(
                 f"intents-{fingerprint(self.reader, self.mentions)}", texts, self._read
             )

@@ -43,9 +43,9 @@ def reader_kind(config: Any) -> str:
     DPRError
         If it is none of these.
     """
-    asked = config["reader"]
-    if not asked:
+    if not config["reader"]:
         return "trained" if config["text_encoder"] else "shipped"
+    asked = str(config["reader"])
     if asked in KINDS:
         return asked
     # A name of the Hugging Face Hub has an owner.
@@ -64,7 +64,7 @@ def states_layer(kind: str) -> int | None:
     return SHIPPED_STATES if kind == "shipped" else None
 
 
-def find_reader(name: str) -> Path:
+def find_reader(name: str | Path) -> Path:
     """The folder of a reader of kind "folder".
 
     Raises
@@ -72,9 +72,10 @@ def find_reader(name: str) -> Path:
     DPRError
         If it is not there, or holds no reader.
     """
-    folder = find_model(name, "reader", WAY_OUT)
-    if not (folder / READER_FILE.name).is_file():
-        raise DPRError(f"reader '{name}' has no {READER_FILE.name}: {WAY_OUT}")
+    folder = find_model(str(name), "reader", WAY_OUT)
+    for file in (READER_FILE.name, "model*.safetensors"):
+        if not any(folder.glob(file)):
+            raise DPRError(f"reader '{name}' has no {file}: {WAY_OUT}")
     return folder
 
 
@@ -108,6 +109,7 @@ def load_reader(names: Tensor, path: Path, upper: int) -> PromptReader:
     reader.doubt = max(0.0, math.log(len(names) / SHOWN_VALUES))
     if len(names) >= MANY:
         reader.spelled = SPELLED_AMONG_MANY
+    reader.comes_trained = True
     return reader.requires_grad_(False)
 
 

@@ -38,13 +38,15 @@ class PromptReader(nn.Module):
         less likely it is that a prompt means any one of them.
     spelled : float
         How well a spelled name matches its own tokens at least.
+    comes_trained : bool
+        Whether it learns nothing more.
     """
 
     names: Tensor
 
     def __init__(self, names: Tensor, size: int, upper: int, dropout: float = 0.1) -> None:
         super().__init__()
-        self.doubt, self.spelled = 0.0, SPELLED
+        self.doubt, self.spelled, self.comes_trained = 0.0, SPELLED, False
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)

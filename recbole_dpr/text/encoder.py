@@ -89,12 +89,16 @@ class TextEncoder:
         self.precision = precision
         self.states_layer = states_layer
         self._folder = find_encoder(name)
-        self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.keep_in(cache_dir)
 
     @property
     def keeps(self) -> bool:
         """Whether there is a cache on disk."""
         return self._cache_dir is not None
+
+    def keep_in(self, cache_dir: str | None) -> None:
+        """From now on, keep what is encoded in this folder."""
+        self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
 
     @cached_property
     def dim(self) -> int:

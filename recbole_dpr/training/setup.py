@@ -16,6 +16,7 @@ from recbole_dpr.checkpoint import (
     backbone_weights,
     load_tensors,
     load_weights,
+    with_reader_of,
 )
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.catalogue import check_catalogue
@@ -27,6 +28,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.training.validation import PromptedTraining
 
@@ -76,6 +78,7 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         weights = load_tensors(path)[0]
         if isinstance(model, DPR):  # of this run's item_text_fields and text_encoder
             weights[ITEM_TEXT] = model.semantic.item_text
+            weights = weights if learns_to_read(config) else with_reader_of(model, weights)
         load_weights(model, weights, path)
     return model
 

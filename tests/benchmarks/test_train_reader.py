@@ -81,7 +81,7 @@ def test_all_the_way_back_the_layers_are_the_encoders_own(trainee):
 def test_layers_that_an_encoder_has_not_are_refused(tmp_path):
     from reader.trainee import EncoderTrainee
 
-    with pytest.raises(DPRError, match="has 6 layers, of which layers=7 cannot be trained"):
+    with pytest.raises(DPRError, match="has 6 layers, of which 7 cannot be trained"):
         EncoderTrainee(str(find_encoder(None)), 7, CPU)
 
 

@@ -137,6 +137,14 @@ def test_prompts_are_read_anew_when_the_reader_has_learned(tiny_config):
 
 
 @torch.no_grad()
+def test_what_a_learned_reader_reads_is_not_kept(tiny_config, tmp_path):
+    model, _ = build(tiny_config, "DPR-SASRec", reader="trained", text_cache_dir=str(tmp_path))
+    model.reader.requires_grad_(False)  # as in stage 3
+    model.read(["something red please"])
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("intents")]
+
+
+@torch.no_grad()
 def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
     texts = ["something red please", "", "nothing blue", "something red please"]
     first, second, third = (
@@ -268,6 +276,7 @@ def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
         ("nowhere/reader", "reader 'nowhere/reader' is no folder"),
         ("empty", "is a folder without config.json"),
         ("encoder", "has no reader.safetensors"),
+        ("cut", r"has no model\*\.safetensors"),
         ("other", "is no reader over the encoder beside it"),
     ],
 )
@@ -276,8 +285,9 @@ def test_a_reader_that_is_none_is_refused(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    for folder in ("encoder", "other"):
+    for folder in ("encoder", "cut", "other"):
         shutil.copytree(tiny_encoder, tmp_path / folder)
+    (tmp_path / "cut" / "model.safetensors").rename(tmp_path / "cut" / "reader.safetensors")
     names = torch.zeros(3, 8)  # not the width of that encoder
     save_reader(PromptReader(names, 4, upper=0), tmp_path / "other" / "reader.safetensors")
     with pytest.raises(DPRError, match=message):

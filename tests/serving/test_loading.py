@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import recbole_dpr
 from recbole_dpr import quick_start
 from recbole_dpr.errors import DPRError
+from recbole_dpr.model.pretrained import save_reader
+from recbole_dpr.model.reader import EXCLUDE, PromptReader
 
 
 def copy_of(run, tmp_path):
@@ -145,5 +148,46 @@ def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
     with pytest.raises(DPRError, match="a pooled reader is learned in training"):
         quick_start.evaluate(trained_run["run_dir"], {"reader": "pooled"})
     plain = recbole_dpr.run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options)
-    with pytest.raises(DPRError, match="holds a SASRec, which reads no prompts"):
-        recbole_dpr.load(plain["run_dir"], reader="shipped")
+    for ask in (
+        recbole_dpr.load,
+        lambda run, reader: quick_start.evaluate(run, {"reader": reader}),
+    ):
+        with pytest.raises(DPRError, match="a SASRec reads no prompts: leave reader out"):
+            ask(plain["run_dir"], reader="shipped")
+
+
+@pytest.fixture(scope="module")
+def heard_by_a_folder(make_tiny_options, greedy_reader):
+    """A run that was trained with a reader of its own, and the folder of that."""
+    folder, options = make_tiny_options()
+    reader = Path(shutil.copytree(greedy_reader, folder / "reader"))
+    result = recbole_dpr.run_recbole_dpr(
+        "DPR-SASRec", "tiny", config_dict=options | {"reader": str(reader)}
+    )
+    return result["run_dir"], reader
+
+
+def test_the_reader_of_a_run_is_that_of_its_folder(heard_by_a_folder, tiny_options):
+    run, reader = heard_by_a_folder
+    assert len(recbole_dpr.load(run).read("good morning")["include"]) == 3
+    weights = PromptReader(torch.zeros(0, 16), 4, upper=0)
+    torch.nn.init.zeros_(weights.judge[-1].weight)
+    with torch.no_grad():
+        weights.judge[-1].bias.copy_(torch.eye(3)[EXCLUDE])
+    save_reader(weights, reader / "reader.safetensors")  # as if trained anew
+    assert len(recbole_dpr.load(run).read("good morning")["exclude"]) == 3
+    more = tiny_options | {"checkpoint": run, "reader": "shipped", "stage1_epochs": 0}
+    read = recbole_dpr.load(
+        recbole_dpr.run_recbole_dpr("DPR-SASRec", "tiny", config_dict=more)["run_dir"]
+    ).read
+    assert read("good morning")["include"] == read("good morning")["exclude"] == []
+
+
+def test_a_run_whose_reader_is_gone_takes_another(heard_by_a_folder):
+    run, reader = heard_by_a_folder
+    moved = reader.rename(reader.with_name("moved"))
+    with pytest.raises(DPRError, match=r"reader '.*reader' is no folder"):
+        recbole_dpr.load(run)
+    for name in ("shipped", moved):
+        recbole_dpr.load(run, reader=name).recommend([["i1", "i4"]], ["no blue"])
+    moved.rename(reader)
