@@ -14,6 +14,7 @@ from suites.top_ranks import K, over_seeds
 
 TASKS = ("positive", "negative", "compound")
 NDCG, SATISFIED, VIOLATION = f"ndcg@{K}", f"satisfied@{K}", f"violation@{K}"
+SHIPPED = "ml-100k"  # comes with RecBole, so that no folder need be given
 SURE = 0.05  # p, Holm-corrected, below which a difference is one
 NONE = "-"
 
@@ -116,5 +117,7 @@ def is_steered(records: Iterable[Record]) -> bool:
 
 def command(suite: str, dataset: str, long: bool = False) -> str:
     """What to type for the runs of a table; `long` where none of them comes without that flag."""
-    flag = " --long" if long else ""
-    return f"`python benchmarks/run.py --suite {suite} --dataset {dataset}{flag}`"
+    flags = " --long" * long
+    if dataset != SHIPPED:
+        flags += " --data_path=FOLDER"  # RecBole's download has other rows
+    return f"`python benchmarks/run.py --suite {suite} --dataset {dataset}{flags}`"

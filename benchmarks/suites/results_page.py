@@ -37,7 +37,7 @@ recommends what stands in the user's history ([design.md](design.md#what-stands-
 
 **Reading the tables.** NDCG@10, mean over the seeds ± half of the 95 % confidence interval (Student's t: wide for three seeds, very wide for two; none for one).
 Satisfied@10: share of the top ten that the prompt allows; Violation@10: share that it rules out. p: paired t-test over the users, whose NDCG is
-averaged over the seeds first, with Holm's correction over the column of systems. **Bold**: the best, where it beats every other with p < 0.05. A dash: not measured.
+averaged over the seeds first, with Holm's correction over the column of systems. **Bold**: the best, where it beats every other with p < 0.05, corrected over its own comparisons (the tables of `DPR` over the others are corrected over those of `DPR`). A dash: not measured.
 """
 
 

@@ -32,6 +32,7 @@ ABLATIONS = {
     "one_expert": "one expert, no mixture",
     "one_wide_expert": "one expert of as many weights as four",
     "no_stage2": "no stage 2 (alignment)",
+    "no_stage3": "no stage 3 (promptable fine-tuning)",
     "joint": "all stages at once",
     "no_semantic": "no semantic part of the item and user vectors",
     "trained_reader": "a reader learned in stage 2, in place of the shipped one",

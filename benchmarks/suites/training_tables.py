@@ -41,7 +41,8 @@ def baselines_table(dataset: str, records: Records) -> list[str]:
         "stopping, with batches of 256 (its default of 2048 takes it longer) and without the anomaly detection that importing "
         "RecBole turns on, which makes it about half as fast. Seconds of training and validation until the best validation "
         "NDCG@10; *x sooner*: RecBole's seconds to its best over ours to the same figure, where ours reached it, on the seeds "
-        "that both ran."
+        "that both ran. Models and seeds that are not the main suite's come from `--suite backbones --long`. Plain runs have been trained "
+        "on their own, so that they differ from the backbones of DPR above by what rounding makes of a training."
     )
     return [
         "### Baselines, standard task",

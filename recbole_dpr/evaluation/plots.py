@@ -78,7 +78,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
     Parameters
     ----------
     history : sequence of mappings
-        ``{"stage", "title", "epoch", "loss", "valid": {name: value} or None, "seconds"}``, one per epoch.
+        ``{"stage", "title", "epoch", "loss", "valid": {name: value} or None, "best", "seconds"}``, one per epoch.
     path : path of the PNG
     """
     stages = sorted({row["stage"] for row in history})
@@ -101,7 +101,11 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
             valid.text(0.5, 0.5, "no validation figures", ha="center", transform=valid.transAxes)
         seconds = sum(row.get("seconds") or 0 for row in rows)
         epochs = f"{len(rows)} epoch{'s' * (len(rows) != 1)}"
-        loss.set_title(f"Stage {stage}: {rows[0]['title']}\n{epochs}, {seconds:.0f} s", fontsize=10)
+        best = [row["epoch"] + 1 for row in rows if row.get("best")]
+        kept = f"best: {best[-1]}" if best else "none kept"
+        loss.set_title(
+            f"Stage {stage}: {rows[0]['title']}\n{epochs}, {seconds:.0f} s, {kept}", fontsize=10
+        )
         for panel in (loss, valid):
             _tidy(panel)
             panel.set_xlim(0.5, max(row["epoch"] for row in rows) + 1.5)

@@ -230,6 +230,7 @@ class DPRTrainer(Trainer):
                     "steps": steps,
                     "loss": loss,
                     "valid": result,
+                    "best": improved,
                     "seconds": round(seconds, 3),
                     "train_seconds": round(trained, 3),
                 }
@@ -242,6 +243,11 @@ class DPRTrainer(Trainer):
             if finished:
                 break
         put_weights(self.model, self._best)
+        if not any(row.get("best") for row in self.history if row["stage"] == stage.number):
+            self.logger.info(
+                f"stage {stage.number} ({stage.title}) found nothing better than what it began with, "
+                "which is kept"
+            )
 
     def _loss(self, interaction: Any) -> Any:
         """The stage's loss; also where RecBole's epoch lets a learning rate schedule in."""
@@ -349,7 +355,7 @@ class DPRTrainer(Trainer):
         """
         progress = Progress.load(path)
         fixed = {n: w for n, w in self.model.state_dict().items() if n in self._fixed}
-        load_weights(self.model, fixed | progress.model, path)
+        load_weights(self.model, progress.model | fixed, path)
         self._resumed = progress
         self.history, self.seconds = progress.history, progress.seconds
         self.logger.info(f"Going on after stage {progress.stage}, epoch {progress.epoch}")

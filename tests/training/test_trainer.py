@@ -262,7 +262,12 @@ def test_a_joint_run_stops_early(options):
 
 
 def test_stage_3_does_not_end_below_stage_2(options):
-    ruin = options | {"stage2_epochs": 3, "stage3_learning_rate": 30.0, "stage3_averaging": 0.0}
+    ruin = options | {
+        "state": "info",
+        "stage2_epochs": 3,
+        "stage3_learning_rate": 30.0,
+        "stage3_averaging": 0.0,
+    }
     runs = {
         epochs: run_recbole_dpr("DPR-SASRec", "tiny", config_dict=ruin | {"stage3_epochs": epochs})
         for epochs in (0, 2)
@@ -270,6 +275,10 @@ def test_stage_3_does_not_end_below_stage_2(options):
     history = json.loads(Path(runs[2]["run_dir"], "training.json").read_text())
     scores = {n: [r["valid"]["ndcg@10"] for r in history if r["stage"] == n] for n in (2, 3)}
     assert max(scores[3]) < max(scores[2]) == runs[2]["best_valid_score"]
+    assert {row["stage"] for row in history if row["best"]} == {1, 2}
+    said = "stage 3 (promptable fine-tuning) found nothing better than what it began with"
+    run_dir = Path(runs[2]["run_dir"])
+    assert said in (run_dir / f"{run_dir.name}.log").read_text()
     assert equal(*(weights(run["run_dir"]) for run in runs.values()))
 
 
