@@ -61,7 +61,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            about, made_in = json.loads(metadata["about"]), int(metadata.get("format", 0))
+            about, made_in = json.loads(metadata["about"]), int(metadata["format"])
             if made_in > FORMAT:
                 raise DPRError(
                     f"{path} was made by a newer version of recbole_dpr (format {made_in}; this one "
@@ -72,8 +72,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DPRError(f"{path} is damaged ({error}): use another run's folder") from error
-    # Files of format 0, from before the first release, have none.
-    if made_in and metadata.get("checksum") != checksum(tensors):
+    if metadata.get("checksum") != checksum(tensors):
         raise DPRError(
             f"{path} is damaged or was changed (its checksum differs): use another run's folder"
         )
@@ -135,11 +134,6 @@ def backbone_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]
         If there is nothing to read, or a `.pth` came without trust.
     """
     if Path(path).suffix == ".pth":
-        if not trust:
-            raise DPRError(
-                f"{path} is a pickle, and reading it runs the code that it names; if you know who "
-                "made it, add --trust_checkpoint=True"
-            )
         return dict(load_recbole_checkpoint(path, trust)["state_dict"])
     weights, _ = load_tensors(Path(path) / MODEL_FILE)
     inner = {n.removeprefix(BACKBONE): w for n, w in weights.items() if n.startswith(BACKBONE)}

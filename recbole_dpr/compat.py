@@ -133,8 +133,8 @@ def load_recbole_checkpoint(path: str | Path, trust: bool = False) -> dict[str, 
     """
     if not trust:
         raise DPRError(
-            f"{path} is a pickle, and reading it runs the code that it names; "
-            "if you know who wrote it, pass trust=True"
+            f"{path} is a pickle, and reading it runs the code that it names; if you know who "
+            "made it, add --trust_checkpoint=True"
         )
     import torch
 

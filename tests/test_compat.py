@@ -85,7 +85,7 @@ class Pickled:
 def test_a_recbole_checkpoint_is_read_on_trust_only(tmp_path):
     path = tmp_path / "SASRec.pth"
     torch.save({"state_dict": {"weight": torch.ones(2)}, "config": Pickled()}, path)
-    with pytest.raises(DPRError, match="trust=True"):
+    with pytest.raises(DPRError, match="--trust_checkpoint=True"):
         compat.load_recbole_checkpoint(path)
     loaded = compat.load_recbole_checkpoint(path, trust=True)
     assert torch.equal(loaded["state_dict"]["weight"], torch.ones(2))

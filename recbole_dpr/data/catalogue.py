@@ -66,7 +66,7 @@ class Catalogue:
 
     def as_dataset(self, config: Any) -> FactualDataset:
         """What a RecBole model takes for its data set."""
-        return FactualDataset(self.facts, self.item_field, len(self), config)
+        return FactualDataset(self.facts, self.item_field, config)
 
     def check(self, dataset: PromptDataset, run_dir: str | Path, values: bool = True) -> None:
         """Refuse a data set whose items or values are not those that the weights of this run stand for.

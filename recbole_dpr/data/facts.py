@@ -86,18 +86,15 @@ class Facts:
 
     @classmethod
     def load(cls, path: str | Path) -> Facts:
-        """Read what `save` wrote; without a file: no facts.
+        """Read what `save` wrote.
 
         Raises
         ------
         DPRError
-            If the file is cut off or not what `save` writes.
+            If the file is missing, cut off or not what `save` writes.
         """
-        path = Path(path)
-        if not path.is_file():
-            return cls()
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             items, users = (
                 {name: torch.tensor(values) for name, values in content[kind].items()}
                 for kind in ("items", "users")
@@ -107,7 +104,7 @@ class Facts:
                 content["sizes"], content["lengths"], content["types"], items, users, weights
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DPRError(f"{path} is damaged ({error}); use another run") from error
+            raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
 
 
 class FactualDataset:
@@ -119,14 +116,12 @@ class FactualDataset:
     ----------
     facts : Facts
     item_field : str
-    n_items : int
-        Padding included.
     config : RecBole Config
     """
 
-    def __init__(self, facts: Facts, item_field: str, n_items: int, config: Any) -> None:
+    def __init__(self, facts: Facts, item_field: str, config: Any) -> None:
         self.facts, self.config = facts, config
-        self.item_field, self.item_num = item_field, n_items
+        self.item_num = self.num(item_field)
         self.user_field = config["USER_ID_FIELD"]
         self.field2seqlen = facts.lengths
         self.field2type = {name: FeatureType(kind) for name, kind in facts.types.items()}
@@ -146,8 +141,6 @@ class FactualDataset:
         DPRError
             For a field that the run folder does not know.
         """
-        if field == self.item_field:
-            return self.item_num
         if field not in self.facts.sizes:
             raise DPRError(f"this model needs the column {field!r}, which no run folder holds")
         return self.facts.sizes[field]

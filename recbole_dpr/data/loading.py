@@ -101,12 +101,11 @@ def load_data(config: Any) -> Splits:
     # RecBole's words for options that do not go together, or leave nothing.
     except (ValueError, NotImplementedError) as error:
         raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
-    for name, split in zip(("validation", "test"), splits[1:], strict=True):
-        if not len(split):
-            raise DPRError(
-                f"no user of {config['dataset']} has enough interactions for the {name} split: "
-                "leave-one-out needs four"
-            )
+    if not len(splits[1]):
+        raise DPRError(
+            f"no user of {config['dataset']} has enough interactions for the validation split: "
+            "leave-one-out needs four"
+        )
     train_sampler, *_ = create_samplers(config, dataset, splits)
     for split in splits[1:]:
         split.whole_histories = config["exclude_history"]

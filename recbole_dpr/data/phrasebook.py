@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from numpy.random import Generator
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasefile import PHRASES, Name, PhraseFile, parse
 from recbole_dpr.errors import DPRError, did_you_mean
-from recbole_dpr.options import YamlLoader, properties_dir
+from recbole_dpr.files import properties_dir, read_yaml
 
 T = TypeVar("T")
 
@@ -87,12 +86,7 @@ class Phrasebook:
                 f"phrasebook '{name_or_path}' is neither one of {', '.join(known)} nor the path of "
                 f"a yaml file{did_you_mean(str(name_or_path), known)}"
             )
-        try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise DPRError(f"phrasebook {path} is not readable yaml: {reason}") from error
-        return cls(content, values, str(path))
+        return cls(read_yaml(path), values, str(path))
 
     def patterns(self, kind: str, phrases: str) -> list[str]:
         """Return the patterns of "positive", "negative", "compound" or "neutral", as written."""

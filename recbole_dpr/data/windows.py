@@ -12,7 +12,6 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_dpr.data.dataset import LOGGED_FIELD, ROW_FIELD, PromptDataset, cut
-from recbole_dpr.errors import DPRError
 
 TARGET_LIST = "target_list"
 LOGGED_LIST = "logged_prompt_list"
@@ -55,7 +54,7 @@ class WindowLoader:
     def __init__(
         self, config: Any, dataset: PromptDataset, batch_size: int, fixed_cuts: bool = False
     ) -> None:
-        self._dataset = dataset
+        self.dataset = dataset  # RecBole's collector reads it
         self.config = config
         self.batch_size = batch_size
         self.fixed_cuts = fixed_cuts
@@ -69,16 +68,7 @@ class WindowLoader:
         context = dataset.inter_feat[dataset.item_list_length_field].numpy()
         self._user_start = row[first] - context[first]  # flat row of each user's first item
         self._first_target, self._last_target = row[first], row[last]
-        if not np.array_equal(self._last_target - self._first_target, last - first):
-            raise DPRError(
-                "the training targets of a user are not consecutive: eval_args must be LS"
-            )
         self.set_epoch(0)
-
-    @property
-    def dataset(self) -> PromptDataset:
-        """The training split (RecBole's collector reads it)."""
-        return self._dataset
 
     def set_epoch(self, epoch: int) -> None:
         """Cut the windows of one epoch; see the class."""
@@ -120,7 +110,7 @@ class WindowLoader:
     def windows(self, numbers: Tensor) -> Interaction:
         """Cut windows by their numbers."""
         first, last, start = self._run[numbers].unbind(dim=1)
-        dataset = self._dataset
+        dataset = self.dataset
         items = dataset.history[dataset.iid_field]
         length = last - start
         targets = cut(items, start + 1, length, self.length)

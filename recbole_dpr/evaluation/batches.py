@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
 from recbole_dpr.model.backbone import own_scores
-from recbole_dpr.model.ways import Scores, way_of
+from recbole_dpr.model.ways import way_of
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -49,35 +49,22 @@ def prompted_batch(
     """
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
+    promptable = hasattr(model, "backbone_scores")
+    way = model.backbone.way if hasattr(model, "backbone") else way_of(type(model))
     return PromptedBatch(
-        backbone=_backbone_scores(model, interaction),
+        backbone=model.backbone_scores(interaction)
+        if promptable
+        else own_scores(model, interaction),
         include=prompts.include[ids],
         exclude=prompts.exclude[ids],
         attributes=dataset.attributes,
         interaction=interaction,
         prompt_ids=ids,
         history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
-        to_logits=_to_logits(model),
+        to_logits=way.logits,
     )
 
 
 def score_prompted(model: Any, interaction: Any) -> Tensor:
     """Return the model's own scores for its prompts, ``[batch, n_items]``."""
-    return _rows(model.full_sort_predict(interaction), interaction)
-
-
-def _backbone_scores(model: Any, interaction: Any) -> Tensor:
-    promptable = hasattr(model, "backbone_scores")
-    scores = model.backbone_scores(interaction) if promptable else own_scores(model, interaction)
-    return scores.view(len(interaction), -1)  # `PromptedBatch` hides padding
-
-
-def _to_logits(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """From scores to logits, for models that rank by probabilities."""
-    backbone = getattr(model, "backbone", None)
-    way = way_of(type(model if backbone is None else backbone.model))
-    return way.logits if isinstance(way, Scores) else None
-
-
-def _rows(scores: Tensor, interaction: Any) -> Tensor:
-    return hide_padding(scores.view(len(interaction), -1))
+    return hide_padding(model.full_sort_predict(interaction))

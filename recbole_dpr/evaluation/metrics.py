@@ -27,7 +27,7 @@ METRICS = ("NDCG", "Recall", "MRR", "Hit", "Precision", "Satisfied", "Violation"
 DECIMALS = 8  # of figures; RecBole's metric_decimal_place (4) is too coarse to compare by
 PER_USER = ("rec.topk", "rec.satisfied", "rec.violated", "rec.rank")
 
-Masks = Callable[[Interaction], tuple[Tensor, Tensor] | tuple[None, None]]
+Masks = Callable[[Interaction], tuple[Tensor, Tensor]]
 
 
 class _ShareOfTopK(TopkMetric):

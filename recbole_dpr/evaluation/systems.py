@@ -43,8 +43,8 @@ class PromptedBatch:
         Ids of the `PromptTable` that the tasks were drawn with; 0 is none.
     history : LongTensor ``[batch, L]``, optional
         Items, oldest first, zeros behind them.
-    to_logits : callable, optional
-        From the backbone's scores to logits; None: they are logits.
+    to_logits : callable
+        From the backbone's scores to logits.
     """
 
     backbone: Tensor
@@ -54,7 +54,7 @@ class PromptedBatch:
     interaction: Interaction | None = None
     prompt_ids: Tensor | None = None
     history: Tensor | None = None
-    to_logits: Callable[[Tensor], Tensor] | None = None
+    to_logits: Callable[[Tensor], Tensor] = lambda scores: scores
 
     def __post_init__(self) -> None:
         self.backbone = hide_padding(self.backbone)
@@ -69,8 +69,6 @@ class PromptedBatch:
     @cached_property
     def logits(self) -> Tensor:
         """The backbone's scores on the scale of a softmax, ``[batch, n_items]``: in the same order, but for ties."""
-        if self.to_logits is None:
-            return self.backbone
         return self.hide(self.to_logits(self.backbone))
 
     @cached_property

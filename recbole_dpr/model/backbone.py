@@ -137,7 +137,7 @@ class Backbone(nn.Module):
         some models read those fields although the scores do not depend on them.
         """
         interaction = complete(self.model, interaction)
-        if isinstance(self.way, Scores) and self.way.single:
+        if self.way.single:
             return self._score_singly(interaction)
         return self.model.full_sort_predict(interaction).view(len(interaction), -1)
 
@@ -151,10 +151,6 @@ class Backbone(nn.Module):
             if states.shape == (*items.shape, self.size):
                 return scores, states
         return scores, self.states(items, interaction.interaction.get(self.model.USER_ID))
-
-    def logits(self, scores: Tensor) -> Tensor:
-        """Own scores on a scale on which they add up with a dot product."""
-        return self.way.logits(scores) if isinstance(self.way, Scores) else scores
 
     def _score_singly(self, interaction: Interaction) -> Tensor:
         if self.training or torch.is_grad_enabled():
@@ -176,16 +172,12 @@ class Backbone(nn.Module):
         return torch.stack([kept[key] for key in keys])
 
     def training_loss(self, interaction: Interaction, exclude_history: bool = False) -> Any:
-        """Stage 1: on windows the catalogue's cross entropy, on prefixes the model's own loss."""
-        if self.causal:
-            return self.window_loss(interaction, exclude_history)
-        return self.model.calculate_loss(interaction)
+        """Stage 1: on windows the catalogue's cross entropy at every target, on prefixes the model's own loss.
 
-    def window_loss(self, interaction: Interaction, exclude_history: bool = False) -> Tensor:
-        """Cross entropy over the catalogue at every target of a batch of windows.
-
-        With `exclude_history` the items before a target do not compete with it.
+        With `exclude_history` the items before a window's target do not compete with it.
         """
+        if not self.causal:
+            return self.model.calculate_loss(interaction)
         targets = interaction[TARGET_LIST]
         where = targets > 0
         users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
@@ -195,24 +187,10 @@ class Backbone(nn.Module):
 
 
 def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:
-    """A model's scores of the whole catalogue ``[B, n_items]``, item by item where it has no other way (DIN, DIEN).
-
-    Raises
-    ------
-    DPRError
-        If it has no way at all.
-    """
-    try:
-        return model.full_sort_predict(interaction).view(len(interaction), -1)
-    except NotImplementedError:
-        pass
-    try:
+    """A model's scores of the whole catalogue ``[B, n_items]``, item by item where it has no other way (DIN, DIEN)."""
+    if way_of(type(model)).single:
         return score_singly(model, interaction)
-    except NotImplementedError:
-        raise DPRError(
-            f"{type(model).__name__} cannot score the whole catalogue (it has neither full_sort_predict "
-            "nor predict): choose another backbone, such as SASRec or GRU4Rec"
-        ) from None
+    return model.full_sort_predict(interaction).view(len(interaction), -1)
 
 
 def score_singly(model: Any, interaction: Interaction) -> Tensor:

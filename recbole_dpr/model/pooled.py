@@ -21,8 +21,6 @@ class PooledReader(PromptReader):
         """As `PromptReader.forward`; whose name a token is in is lost in the mean."""
         shown = mask[..., None]
         sentence = (states * shown).sum(dim=1) / shown.sum(dim=1)
-        for layer in self.upper:
-            sentence = layer(sentence[:, None])[:, 0]
         content = self.content(layer_norm(sentence, sentence.shape[-1:]))
         query = normalize(self.query(self.names), dim=-1)
         key = normalize(self.key(sentence), dim=-1)

@@ -25,8 +25,27 @@ def embeddings(model: Any) -> Tensor:
     return model.item_embedding.weight
 
 
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What both kinds have in common.
+
+    Parameters
+    ----------
+    logits : callable
+        From the model's scores to a scale on which they add up with a dot product.
+    single : bool
+        Whether the model can only score one item at a time (``predict``).
+    features : bool
+        Whether the model reads more of the data set than the ids of items and users.
+    """
+
+    logits: Callable[[Tensor], Tensor] = lambda scores: scores
+    single: bool = False
+    features: bool = False
+
+
 @dataclass(frozen=True)
-class Vector:
+class Vector(Common):
     """Steered by its user vector: scores are the dot product with its item vectors.
 
     Parameters
@@ -41,37 +60,25 @@ class Vector:
     positionwise : bool
         Whether all that ``forward`` does after it has picked the last position with
         ``gather_indexes`` is done to each position alone.
-    features : bool
-        Whether the model reads more of the data set than the ids of items and users.
     """
 
     forward: tuple[str, ...] = (ITEMS, LENGTHS)
     items: Callable[[Any], Tensor] = embeddings
     user: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     positionwise: bool = False
-    features: bool = False
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Common):
     """Steered by its scores: the semantic dot product is added to them.
 
     Parameters
     ----------
     why : str
         Why there is no user vector, for the log and the docs.
-    logits : callable
-        From the model's scores to a scale on which they add up with a dot product.
-    single : bool
-        Whether the model can only score one item at a time (``predict``).
-    features : bool
-        As in `Vector`.
     """
 
     why: str
-    logits: Callable[[Tensor], Tensor] = lambda scores: scores
-    single: bool = False
-    features: bool = False
 
 
 Way = Vector | Scores
@@ -123,15 +130,19 @@ WAYS: dict[str, Way] = {
     "BERT4Rec": Vector(user=with_mask, items=with_bias),
     "Caser": Vector((USERS, ITEMS)),
     "CORE": Vector((ITEMS,), items=normalised),
-    "DIEN": Scores("it reads history and target item together", logit, single=True, features=True),
-    "DIN": Scores("it reads history and target item together", logit, single=True, features=True),
+    "DIEN": Scores(
+        "it reads history and target item together", logits=logit, single=True, features=True
+    ),
+    "DIN": Scores(
+        "it reads history and target item together", logits=logit, single=True, features=True
+    ),
     "FDSA": Vector(positionwise=True, features=True),
     "FEARec": Vector(),
     "FOSSIL": Vector((ITEMS, LENGTHS, USERS)),
     "FPMC": Scores("its score is a sum of two products, user by item and last item by item"),
     "GCSAN": Vector(),
     "GRU4Rec": Vector(),
-    "GRU4RecCPR": Scores("its score mixes several softmaxes and copies of the history", log),
+    "GRU4RecCPR": Scores("its score mixes several softmaxes and copies of the history", logits=log),
     "GRU4RecF": Vector(features=True),
     "GRU4RecKG": Vector(features=True),
     "HGN": Vector((ITEMS, USERS), items=lambda model: model.item_embedding_for_prediction.weight),
@@ -141,14 +152,14 @@ WAYS: dict[str, Way] = {
     "NARM": Vector(),
     "NextItNet": Vector((ITEMS,)),
     "NPE": Vector((ITEMS, USERS), items=lambda model: model.relu(model.item_embedding.weight)),
-    "RepeatNet": Scores("its score mixes a softmax and copies of the history", log),
+    "RepeatNet": Scores("its score mixes a softmax and copies of the history", logits=log),
     "S3Rec": Vector(
         user=one_way,
         items=lambda model: model.item_embedding.weight[: model.n_items - 1],  # without the mask
         features=True,
     ),
     "SASRec": Vector(),
-    "SASRecCPR": Scores("its score mixes several softmaxes and copies of the history", log),
+    "SASRecCPR": Scores("its score mixes several softmaxes and copies of the history", logits=log),
     "SASRecF": Vector(features=True),
     # Trained on lists that are padded on the left, scored by RecBole 1.2.1 on the others, as here.
     "SHAN": Vector((ITEMS, USERS)),

@@ -22,7 +22,7 @@ from recbole_dpr.serving.steering import Steering
 
 ROWS = 256  # users that are scored at once
 
-Intents = tuple[Tensor, Tensor] | None  # include and exclude [n, V]; None for a plain model
+Intents = tuple[Tensor, Tensor]  # include and exclude [n, V]; V is 0 for a plain model
 Ids = Sequence[Sequence[int]]
 Found = list[list[tuple[str, float]]]
 
@@ -103,24 +103,18 @@ class Ranker:
     @torch.inference_mode()
     def parts(self, ids: Ids, intents: Intents, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """What scores are made of: the backbone's, the shift's and the semantic part, each ``[B, n_items]``."""
-        if self._steering is None or intents is None:
+        if self._steering is None:
             base = self._scores(ids, intents, 0.0)
             return base, torch.zeros_like(base), torch.zeros_like(base)
         with self._lock:
             return self._steering.parts(self._histories.interaction(ids), *intents, strength)
-
-    def router_weights(self, intents: tuple[Tensor, Tensor]) -> Tensor:
-        """The router's weights for intents, ``[n, n_experts]``; none for a plain model."""
-        if self._steering is None:
-            return torch.zeros(len(intents[0]), 0)
-        return self._steering.router_weights(*intents)
 
     @torch.inference_mode()
     def _scores(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
         """Scores ``[B, n_items]`` of the whole catalogue."""
         interaction = self._histories.interaction(ids)
         with self._lock:
-            if self._steering is None or intents is None:
+            if self._steering is None:
                 return own_scores(self.model, complete(self.model, interaction))
             return self._steering.scores(interaction, *intents, strength)
 
@@ -128,7 +122,7 @@ class Ranker:
     def _users(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
         """User vectors ``[B, d + s]``."""
         interaction = self._histories.interaction(ids)
-        if self._steering is not None and intents is not None:
+        if self._steering is not None:
             with self._lock:
                 return self._steering.user_vectors(interaction, *intents, strength)
         backbone, items = self._backbone, interaction[self.model.ITEM_SEQ]
@@ -187,4 +181,4 @@ def _parts(ids: Ids, intents: Intents) -> Iterator[tuple[Ids, Intents]]:
     """Cut a batch into pieces of `ROWS`."""
     for begin in range(0, len(ids), ROWS):
         rows = slice(begin, begin + ROWS)
-        yield ids[rows], None if intents is None else (intents[0][rows], intents[1][rows])
+        yield ids[rows], (intents[0][rows], intents[1][rows])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
-from torch import Tensor
 
 from recbole_dpr.data.catalogue import USERS_FILE, Catalogue, load_users
 from recbole_dpr.errors import DPRError
@@ -19,7 +18,7 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import load_model
 from recbole_dpr.serving.histories import Histories, len_of
 from recbole_dpr.serving.index import FaissIndex
-from recbole_dpr.serving.ranking import Index, Ranker
+from recbole_dpr.serving.ranking import Index, Intents, Ranker
 from recbole_dpr.serving.reading import Prompt, PromptMemory, texts_of
 
 STRONGEST = 10.0  # ten times as far as trained; beyond, only the prompt counts
@@ -229,6 +228,7 @@ class Recommender:
             raise DPRError(f"exclude_history takes True, False or None, not {asked!r}")
         return self.excludes_history if asked is None else asked
 
+    @torch.inference_mode()
     def read(
         self,
         prompt: Prompt,
@@ -244,11 +244,9 @@ class Recommender:
             where nothing is asked.
         """
         intents = self._intents([prompt], include, exclude)
-        if intents is None:
-            return {"include": [], "exclude": [], "router": []}
         values = self.catalogue.attributes.values
         sides = [[values[i] for i in side[0].nonzero()[:, 0].tolist()] for side in intents]
-        router = self._ranker.router_weights(intents)[0].tolist() if any(sides) else []
+        router = self.model.router_weights(*intents)[0].tolist() if any(sides) else []
         return {"include": sides[0], "exclude": sides[1], "router": router}
 
     def explain(
@@ -322,14 +320,15 @@ class Recommender:
         prompts: Sequence[Prompt],
         include: Sequence[str] | None,
         exclude: Sequence[str] | None,
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> Intents:
         if self._memory is not None:
             return self._memory.intents(prompts, include, exclude)
         said = [text for row, prompt in enumerate(prompts) for text in texts_of(row, prompt)]
         if said or include or exclude:
             name = self.config["model"]
             raise DPRError(f"{name} takes no prompts: train DPR-{name}")
-        return None
+        nothing = torch.zeros(len(prompts), 0)
+        return nothing, nothing
 
 
 def check_strength(strength: float) -> float:

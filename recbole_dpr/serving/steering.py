@@ -83,11 +83,6 @@ class Steering:
         users[:, : self.size] = last
         return users.index_add(0, rows, moved)
 
-    @torch.inference_mode()
-    def router_weights(self, include: Tensor, exclude: Tensor) -> Tensor:
-        """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
-        return self.model.router_weights(include, exclude)
-
     def _moved(
         self,
         interaction: Interaction,

@@ -39,7 +39,6 @@ from recbole_dpr.training.stages import (
 )
 from recbole_dpr.training.validation import (
     PromptedTraining,
-    PromptMasks,
     Result,
     validate_prompted,
 )
@@ -93,9 +92,7 @@ class DPRTrainer(Trainer):
         settings = {key: config[key] for key in ("topk", "eval_args", "device")}
         settings["metrics"] = [*config["metrics"], "Satisfied", "Violation"]
         settings["metric_decimal_place"] = DECIMALS
-        attributes = getattr(model, "attributes", None)
-        self._masks = PromptMasks(config["PROMPT_ID_FIELD"], attributes)
-        self.eval_collector = PromptCollector(settings, masks=self._masks)
+        self.eval_collector = PromptCollector(settings)
         self.evaluator = Evaluator(settings)
         self.best_valid_score: float
         self.best_valid_result: Result | None
@@ -280,7 +277,7 @@ class DPRTrainer(Trainer):
         return validate_prompted(
             self.model,
             self.training,
-            self._masks,
+            self.eval_collector,
             valid_data,
             lambda loader: dict(self.evaluate(loader, load_best_model=False)),
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask
+from recbole_dpr.evaluation.metrics import PromptCollector
 
 Result = dict[str, float]
 Evaluate = Callable[[Any], Result]
@@ -36,38 +37,10 @@ class PromptedTraining:
     prompts: PromptTable
 
 
-class PromptMasks:
-    """Which items the prompts of a batch allow and forbid, for `PromptCollector`.
-
-    Parameters
-    ----------
-    prompt_field : str
-    attributes : Attributes or None
-        None for a model that takes no prompts.
-
-    Attributes
-    ----------
-    prompts : PromptTable or None
-        The prompts of the split that is evaluated; None is none: all is allowed.
-    """
-
-    def __init__(self, prompt_field: str, attributes: Any) -> None:
-        self.prompt_field, self.attributes = prompt_field, attributes
-        self.prompts: PromptTable | None = None
-
-    def __call__(self, interaction: Interaction) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Allowed and forbidden items, two bool ``[B, n_items]``; None without prompts."""
-        if self.prompts is None:
-            return None, None
-        ids = interaction[self.prompt_field].cpu()
-        include, exclude = self.prompts.include[ids], self.prompts.exclude[ids]
-        return self.attributes.allowed(include, exclude), self.attributes.forbidden(exclude)
-
-
 def validate_prompted(
     model: Any,
     training: PromptedTraining,
-    masks: PromptMasks,
+    collector: PromptCollector,
     valid_data: FullSortEvalDataLoader,
     evaluate: Evaluate,
 ) -> Result:
@@ -79,7 +52,14 @@ def validate_prompted(
         From a loader to its figures.
     """
     model.set_prompts(training.prompts.texts)
-    masks.prompts = training.prompts
+    prompts, attributes = training.prompts, model.attributes
+
+    def masks(interaction: Interaction) -> tuple[Tensor, Tensor]:
+        ids = interaction[model.prompt_field].cpu()
+        include, exclude = prompts.include[ids], prompts.exclude[ids]
+        return attributes.allowed(include, exclude), attributes.forbidden(exclude)
+
+    collector.masks = masks
     single: Result = {}
     together: dict[str, list[float]] = {}
     for task in training.tasks:
@@ -90,5 +70,5 @@ def validate_prompted(
         for name, value in evaluate(loader).items():
             single[f"{task.name}_{name}"] = float(value)
             together.setdefault(name, []).append(float(value))
-    masks.prompts = None
+    collector.masks = None
     return {**{name: sum(values) / len(values) for name, values in together.items()}, **single}

@@ -351,7 +351,7 @@ def test_a_file_is_loaded_by_path_and_a_missing_one_is_named(tmp_path):
         Phrasebook.load("movie", ["A"])
     for broken in ("positive: [", "positive: {}\npositive: {}", "names: {A: \x00}"):
         path.write_text(broken)
-        with pytest.raises(DPRError, match=r"mine\.yaml is not readable yaml"):
+        with pytest.raises(DPRError, match=r"mine\.yaml(, line \d+)? is not valid yaml"):
             Phrasebook.load(str(path), ["A"])
 
 

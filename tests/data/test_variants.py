@@ -87,6 +87,7 @@ def test_a_model_of_ids_leaves_features_out(tiny_config):
 
 def test_damaged_facts_are_refused(tmp_path):
     (tmp_path / FACTS_FILE).write_text('{"sizes": {}')
-    with pytest.raises(DPRError, match=r"facts\.json is damaged"):
+    with pytest.raises(DPRError, match=r"facts\.json is missing or damaged"):
         Facts.load(tmp_path / FACTS_FILE)
-    assert Facts.load(tmp_path / "none.json") == Facts()
+    with pytest.raises(DPRError, match=r"none\.json is missing or damaged"):
+        Facts.load(tmp_path / "none.json")

@@ -18,6 +18,7 @@ from recbole_dpr.compat import bridge_numpy
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks
 from recbole_dpr.evaluation.systems import filter_
+from recbole_dpr.model.ways import Scores
 
 N_USERS, N_ITEMS, LENGTH = 60, 40, 8
 PROMPTED = ["positive", "negative", "compound"]
@@ -278,6 +279,8 @@ def test_nan_scores_name_the_system_and_the_task(world):
 class Pairwise(SASRec):
     """Scores one item at a time, as RecBole's DIN and DIEN do."""
 
+    steering = Scores("it scores one item at a time", single=True)
+
     def full_sort_predict(self, interaction):
         raise NotImplementedError
 
@@ -287,15 +290,6 @@ def test_a_model_that_scores_single_items_ranks_the_catalogue(world):
     model.load_state_dict(world.plain.state_dict())
     (singly, _), (at_once, _) = world.evaluate(model), world.evaluate(world.plain)
     assert singly["tasks"]["standard"]["backbone"] == at_once["tasks"]["standard"]["backbone"]
-
-
-def test_a_model_without_ranking_is_refused(world):
-    class Unable(Pairwise):
-        def predict(self, interaction):
-            raise NotImplementedError
-
-    with pytest.raises(DPRError, match="Unable cannot score the whole catalogue"):
-        world.evaluate(Unable(world.config, world.test))
 
 
 def test_the_model_is_measured_without_dropout_and_gradients(world):

@@ -25,7 +25,7 @@ def copy_of(run, tmp_path):
 def test_the_folder_alone_is_enough(trained_run, tmp_path):
     run = copy_of(trained_run, tmp_path)
     for name in run.iterdir():
-        if name.name not in ("config.yaml", "items.json", "model.safetensors"):
+        if name.name not in ("config.yaml", "items.json", "facts.json", "model.safetensors"):
             shutil.rmtree(name) if name.is_dir() else name.unlink()
     asked = ([["i1", "i4"]], ["no blue"])
     found = recbole_dpr.load(run).recommend(*asked)
@@ -36,7 +36,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "items.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.yaml", "items.json", "facts.json", "model.safetensors"])
 def test_a_cut_off_or_missing_file_is_named(trained_run, tmp_path, name):
     run = copy_of(trained_run, tmp_path)
     cut(run / name)
