@@ -23,6 +23,7 @@ from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable, made_prompts
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.options import read_command_line
@@ -69,4 +70,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DPRError as error:
+        sys.exit(f"error: {error}")

@@ -35,6 +35,8 @@ def sweep(run_dir: str, strengths: list[float]) -> Swept:
     config, model, dataset, _, _, test = load_data_and_model(
         run_dir, None, {"show_progress": False}
     )
+    if not config["promptable"]:
+        raise DPRError(f"{run_dir} holds a {config['model']}, which reads no prompts")
     phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
     prompts = PromptTable(len(dataset.attributes))
     asked = prompted_tasks(test.dataset, phrasebook, prompts, config["task_seed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from recbole_dpr.errors import DPRError, did_you_mean
@@ -40,6 +41,11 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
                 f"{name}={options[name]}: training in more than one process is not supported yet; "
                 f"leave {name} out"
             )
+    clip = options.get("clip_grad_norm")
+    if clip is not None and not isinstance(clip, Mapping):
+        raise DPRError(f"clip_grad_norm takes {{max_norm: 1.0}}, not {clip!r}")
+    if options.get("log_wandb") and find_spec("wandb") is None:
+        raise DPRError("log_wandb=True needs the package wandb: pip install wandb")
     sampling = options.get("train_neg_sample_args")
     if isinstance(sampling, Mapping) and sampling.get("dynamic"):
         raise DPRError(

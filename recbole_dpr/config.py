@@ -28,6 +28,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.files import (
     CONFIG_FILE,
     YamlLoader,
+    known_phrasebooks,
     plain,
     properties_dir,
     read_run_options,
@@ -36,7 +37,7 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
-from recbole_dpr.model.pretrained import reader_kind
+from recbole_dpr.model.pretrained import KINDS
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.stage_options import StageOptions, warn_overruled
@@ -184,11 +185,10 @@ class DPRConfig(Config):
         options["data_path"] = str(root.resolve() if (root / self.dataset).is_dir() else root)
         for name in ("backbone_checkpoint", "checkpoint"):
             options[name] = options[name] and str(Path(options[name]).resolve())
-        for name in ("text_encoder", "rerank_model", "phrasebook"):  # a name, or a path
-            if options[name] and Path(options[name]).exists() and os.sep in options[name]:
-                options[name] = str(Path(options[name]).resolve())
-        if reader_kind(options) == "folder" and Path(options["reader"]).is_dir():
-            options["reader"] = str(Path(options["reader"]).resolve())
+        for name in ("text_encoder", "rerank_model", "reader", "phrasebook"):  # a name, or a path
+            if options[name] and options[name] not in (*KINDS, *known_phrasebooks()):
+                place = Path(options[name]).expanduser()
+                options[name] = str(place.resolve()) if place.exists() else options[name]
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
         head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"

@@ -46,6 +46,11 @@ YamlLoader.add_implicit_resolver(
 )
 
 
+def known_phrasebooks() -> list[str]:
+    """Names of the phrasebooks in `properties/phrasebook/`."""
+    return sorted(path.stem for path in (properties_dir() / "phrasebook").glob("*.yaml"))
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a yaml file of options.
 

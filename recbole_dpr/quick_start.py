@@ -22,6 +22,7 @@ from recbole_dpr.logs import held, log_to
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
+from recbole_dpr.stage_options import warn_trained
 from recbole_dpr.training.resume import RESUME_FILE
 from recbole_dpr.training.setup import prepare, prompted_training, training_loader
 from recbole_dpr.training.trainer import DPRTrainer
@@ -143,6 +144,7 @@ def load_data_and_model(
     config = DPRConfig.from_run(run_dir, model, config_dict)
     reader = config["reader"] if "reader" in (config_dict or {}) else None
     recommender = load(run_dir, model, config["device"], reader=reader)
+    warn_trained(config_dict or {}, config, recommender.config)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
@@ -47,6 +47,34 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "reader_prompts": (learns_to_read, "a reader that comes trained learns nothing more"),
     "fusion_heads": (lambda options: options["fusion"], "there is no fusion"),
 }
+
+
+# What the measurement of a finished run goes by; everything else it was trained with.
+MEASURED = (
+    *(
+        "model",
+        "dataset",
+        "data_path",
+        "encoding",
+        "checkpoint_dir",
+        "show_progress",
+        "state",
+        "seed",
+    ),
+    *(
+        "use_gpu",
+        "gpu_id",
+        "torch_threads",
+        "reproducibility",
+        "eval_batch_size",
+        "metrics",
+        "topk",
+    ),
+    *("valid_metric", "item_text_fields", "title_field", "text_encoder", "text_batch_size"),
+    *("text_max_length", "text_precision", "text_cache_dir", "reader", "phrasebook", "task_seed"),
+    *("prompted_valid_size", "prompted_test_size", "strength", "exclude_history", "post_filter_k"),
+    *("compare", "rerank_model", "rerank_batch_size", "delta_auc_users"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,5 +134,12 @@ def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: boo
         )
 
 
-def _warn_idle(name: str, given: dict[str, Any], why: str) -> None:
+def warn_trained(given: Iterable[str], now: Any, run: Any) -> None:
+    """Say which options were given for the measurement of a run that only a training could hear."""
+    for name in given:
+        if name not in MEASURED and now[name] != run[name]:
+            _warn_idle(name, now, "a finished run is measured as it was trained")
+
+
+def _warn_idle(name: str, given: Any, why: str) -> None:
     getLogger().warning("%s=%s does nothing: %s", name, given[name], why)

@@ -77,6 +77,17 @@ def test_recommend_reads_with_another_reader(capsys, run, greedy_reader):
     assert "read as: include " in said(capsys, *asked, "--reader", str(greedy_reader))
 
 
+def test_flags_beside_json_lines_are_refused(capsys, run):
+    assert main(["recommend", run, "-", "--k", "2"]) == 2
+    assert "with - each request says its own k: leave --k out" in capsys.readouterr().err
+
+
+def test_evaluate_says_what_it_cannot_change(capsys, run, caplog):
+    said(capsys, "evaluate", run, "--n_experts=9", "--prompted_test_size=3")
+    assert "n_experts=9 does nothing: a finished run is measured as it was trained" in caplog.text
+    assert "prompted_test_size" not in caplog.text
+
+
 def feed(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
 

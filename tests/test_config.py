@@ -7,6 +7,7 @@ import yaml
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from recbole.model.sequential_recommender.sasrec import SASRec
 
+from recbole_dpr import checks
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.errors import DPRError
 from recbole_dpr.naming import sequential_models
@@ -257,6 +258,24 @@ def test_a_run_finds_its_reader_from_anywhere(tmp_path, monkeypatch):
     for name, kept in (("mine", str(tmp_path / "mine")), ("shipped", "shipped"), ("a/b", "a/b")):
         config(f"--reader={name}").to_yaml(tmp_path / "config.yaml")
         assert DPRConfig.from_run(tmp_path)["reader"] == kept
+
+
+def test_a_run_finds_its_phrasebook_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "movies").touch()  # goes behind the one of that name
+    monkeypatch.chdir(tmp_path)
+    for name, kept in (("mine.yaml", str(tmp_path / "mine.yaml")), ("movies", "movies")):
+        config(f"--phrasebook={name}").to_yaml(tmp_path / "config.yaml")
+        assert DPRConfig.from_run(tmp_path)["phrasebook"] == kept
+
+
+def test_options_that_recbole_would_stumble_over_are_refused(monkeypatch):
+    with pytest.raises(DPRError, match=r"clip_grad_norm takes \{max_norm: 1.0\}, not 1"):
+        config("--clip_grad_norm=1")
+    assert config("--clip_grad_norm={max_norm: 1}")["clip_grad_norm"] == {"max_norm": 1}
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(DPRError, match="pip install wandb"):
+        config("--log_wandb=True")
 
 
 def test_a_run_with_a_class_of_ones_own(tmp_path):

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasefile import PHRASES, Name, PhraseFile, parse
 from recbole_dpr.errors import DPRError, did_you_mean
-from recbole_dpr.files import properties_dir, read_yaml
+from recbole_dpr.files import known_phrasebooks, properties_dir, read_yaml
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Phrasebook:
         if not path.is_file():
             path = Path(name_or_path).expanduser()
         if not path.is_file():
-            known = sorted(entry.stem for entry in folder.glob("*.yaml"))
+            known = known_phrasebooks()
             raise DPRError(
                 f"phrasebook '{name_or_path}' is neither one of {', '.join(known)} nor the path of "
                 f"a yaml file{did_you_mean(str(name_or_path), known)}"

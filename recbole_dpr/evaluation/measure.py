@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,7 +22,7 @@ from recbole_dpr.evaluation.report import collect_examples, write_report
 from recbole_dpr.evaluation.steereval import delta_auc, steering_tasks
 from recbole_dpr.evaluation.systems import System, family
 from recbole_dpr.evaluation.text_systems import TextSimilarity, tuned_weights
-from recbole_dpr.files import HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
+from recbole_dpr.files import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
 from recbole_dpr.model.build import make_encoder
 from recbole_dpr.model.dpr import DPR
 
@@ -136,7 +134,7 @@ def write_results(
     write_report(
         run_dir,
         metrics,
-        command=shlex.join(["python", *sys.argv]),
+        command=f"python run_recbole_dpr.py --config_files={run_dir / CONFIG_FILE}",
         training=trainer.history,
         router=router_weights(model, tasks) if isinstance(model, DPR) else None,
         examples=collect_examples(model, tasks, config, data.test.dataset, prompts),

@@ -54,20 +54,20 @@ class Histories:
                 raise DPRError(f"history {row} must be a list of at least one item token")
             known = [self._ids[token] for token in tokens if token in self._ids]
             if not known or (strict and len(known) < len(tokens)):
-                self.item(row, next(token for token in tokens if token not in self._ids))
+                self.item(
+                    f"history {row}", next(token for token in tokens if token not in self._ids)
+                )
             ids.append(known)
             skipped.append(len(tokens) - len(known))
         return ids, skipped
 
-    def item(self, row: int, token: str) -> int:
-        """The id of an item, or a `DPRError` that names it, and its history by `row`."""
+    def item(self, where: str, token: str) -> int:
+        """The id of an item, or a `DPRError` that names it, and where it stood."""
         item = self._ids.get(str(token))
         if item is None:
             shown = str(token)[:SHOWN]
             hint = did_you_mean(shown, self._ids) if len(self._ids) <= HINTED else ""
-            raise DPRError(
-                f"history {row} holds {shown!r}, which is no item of {self._dataset}{hint}"
-            )
+            raise DPRError(f"{where} holds {shown!r}, which is no item of {self._dataset}{hint}")
         return item
 
     def interaction(self, ids: Sequence[Sequence[int]]) -> Interaction:

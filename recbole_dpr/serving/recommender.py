@@ -304,7 +304,7 @@ class Recommender:
                 "rank": 1 + int((after[ranked] > after[item]).sum()),
                 "rank_before": 1 + int((before[ranked] > before[item]).sum()),
             }
-            for token, item in ((token, self._histories.item(0, token)) for token in items)
+            for token, item in ((token, self._histories.item("items", token)) for token in items)
         ]
 
     def describe(self, item: int) -> dict[str, Any]:

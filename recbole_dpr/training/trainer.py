@@ -263,7 +263,7 @@ class DPRTrainer(Trainer):
             assert stage is not None
             raise DPRError(
                 f"the loss is NaN in stage {stage.number} ({stage.title}), epoch {self._epoch}, step "
-                f"{self._step}: lower --stage{stage.number or 1}_learning_rate or set clip_grad_norm"
+                f"{self._step}: lower --stage{stage.number or 1}_learning_rate or set clip_grad_norm='{{max_norm: 1}}'"
             )
 
     # Validation
