@@ -22,7 +22,7 @@ examples:
   python -m recbole_dpr recommend saved/DPR-SASRec-... - < requests.jsonl > answers.jsonl
   python -m recbole_dpr serve saved/DPR-SASRec-...
 """
-READER = "who reads the prompts in place of the run's own reader: shipped, or a folder"
+READER = "who reads the prompts in place of the run's own reader: shipped, or folders; several decide together"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--strict", action="store_true", help="an unknown item is an error")
     made.add_argument("--explain", action="store_true", help="why each item stands where it does")
     made.add_argument("--index", metavar="PATH", help="faiss index made by export")
-    made.add_argument("--reader", metavar="NAME", help=READER)
+    made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
     made.add_argument("--json", action="store_true", help="print one JSON object")
 
     made = command("export", "write the item vectors as a faiss index", export)
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--host", default="127.0.0.1", help="127.0.0.1: this machine alone")
     made.add_argument("--port", type=int, default=8000)
     made.add_argument("--index", metavar="PATH", help="faiss index made by export")
-    made.add_argument("--reader", metavar="NAME", help=READER)
+    made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
 
     made = command("info", "what a run folder holds", info)
     made.add_argument("run", help="run folder")

@@ -37,7 +37,7 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
-from recbole_dpr.model.pretrained import KINDS
+from recbole_dpr.model.pretrained import KINDS, reader_names
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.stage_options import StageOptions, warn_overruled
@@ -185,10 +185,11 @@ class DPRConfig(Config):
         options["data_path"] = str(root.resolve() if (root / self.dataset).is_dir() else root)
         for name in ("backbone_checkpoint", "checkpoint"):
             options[name] = options[name] and str(Path(options[name]).resolve())
-        for name in ("text_encoder", "rerank_model", "reader", "phrasebook"):  # a name, or a path
-            if options[name] and options[name] not in (*KINDS, *known_phrasebooks()):
-                place = Path(options[name]).expanduser()
-                options[name] = str(place.resolve()) if place.exists() else options[name]
+        for name in ("text_encoder", "rerank_model", "phrasebook"):
+            options[name] = _in_full(options[name], known_phrasebooks())
+        if options["reader"]:
+            readers = [_in_full(name, KINDS) for name in reader_names(options)]
+            options["reader"] = readers if isinstance(options["reader"], list) else readers[0]
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
         head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"
@@ -291,3 +292,10 @@ class DPRConfig(Config):
         if not self.final_config_dict["use_gpu"]:
             self.final_config_dict["gpu_id"] = ""  # RecBole 1.2.1 does not look at use_gpu
         super()._init_device()
+
+
+def _in_full(name: str | None, known: Sequence[str]) -> str | None:
+    """A path in full, if it is one rather than a name."""
+    if not name or name in known or not Path(name).expanduser().exists():
+        return name
+    return str(Path(name).expanduser().resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from logging import getLogger
 from pathlib import Path
@@ -24,7 +25,7 @@ from recbole_dpr.files import (
     read_yaml,
 )
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import find_reader, learns_to_read, reader_kind
+from recbole_dpr.model.pretrained import find_reader, learns_to_read, reader_kind, reader_names
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
@@ -104,7 +105,7 @@ class RunOptions:
         The class, if the run's model was one of your own.
     device : str or torch.device, optional
         Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-    reader : str or path, optional
+    reader : str, path or list of str, optional
         In place of the run's option ``reader``.
 
     Raises
@@ -118,7 +119,7 @@ class RunOptions:
         run_dir: str | Path,
         model: type | None = None,
         device: str | torch.device | None = None,
-        reader: str | Path | None = None,
+        reader: str | Path | Sequence[str] | None = None,
     ) -> None:
         # An option that the run did not know yet has its default: what it did.
         defaults = read_yaml(properties_dir() / "model" / "DPR.yaml")
@@ -133,7 +134,7 @@ class RunOptions:
         if reader is not None:
             self._change_reader(reader)
 
-    def _change_reader(self, reader: str | Path) -> None:
+    def _change_reader(self, reader: str | Path | Sequence[str]) -> None:
         if not self["promptable"]:
             raise DPRError(f"a {self['model']} reads no prompts: leave reader out")
         own = reader_kind(self)
@@ -163,7 +164,7 @@ def load_model(
     run_dir: str | Path,
     model: type | None = None,
     device: str | torch.device | None = None,
-    reader: str | Path | None = None,
+    reader: str | Path | Sequence[str] | None = None,
 ) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
     """Options, items and model (in evaluation mode) of a run.
 
@@ -174,7 +175,7 @@ def load_model(
         The class, if the run's model was one of your own.
     device : str or torch.device, optional
         Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-    reader : str or path, optional
+    reader : str, path or list of str, optional
         In place of the run's option ``reader``.
 
     Raises
@@ -190,9 +191,10 @@ def load_model(
     compat.bridge_numpy()
     compat.undo_anomaly_detection()
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
-    kind = reader_kind(options) if options["promptable"] else ""
-    if kind == "folder":
-        find_reader(options["reader"])  # says so if it is gone
+    names = reader_names(options) if options["promptable"] else []
+    for name in names:
+        if reader_kind(options, name) == "folder":
+            find_reader(name)  # says so if it is gone
     built: SequentialRecommender
     try:
         if options["promptable"]:
@@ -205,7 +207,7 @@ def load_model(
         raise DPRError(
             f"no model can be built from {run_dir / CONFIG_FILE} ({reason}): use another run"
         ) from error
-    if reader is not None or kind == "folder":
+    if names and (reader is not None or reader_kind(options) == "folder"):
         weights = with_reader_of(built, weights)
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()

@@ -41,8 +41,9 @@ SMALL = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Minimal pairs read by another reader: `pytest tests/model/test_reading.py --reader=FOLDER`."""
-    parser.addoption("--reader", default="shipped", help="reads tests/model/minimal_pairs.yaml")
+    """Minimal pairs read by others: `pytest tests/model/test_reading.py --reader shipped FOLDER`."""
+    reads = "who reads tests/model/minimal_pairs.yaml"
+    parser.addoption("--reader", nargs="+", default=["shipped"], help=reads)
 
 
 def pytest_configure() -> None:

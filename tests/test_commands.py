@@ -75,6 +75,7 @@ def test_recommend_reads_with_another_reader(capsys, run, greedy_reader):
     asked = ["recommend", run, "--history", *HISTORY, "--prompt", "good morning"]
     assert "read as: nothing that can be steered" in said(capsys, *asked)
     assert "read as: include " in said(capsys, *asked, "--reader", str(greedy_reader))
+    assert "read as: include " in said(capsys, *asked, "--reader", "shipped", str(greedy_reader))
 
 
 def test_flags_beside_json_lines_are_refused(capsys, run):

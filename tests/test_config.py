@@ -258,6 +258,8 @@ def test_a_run_finds_its_reader_from_anywhere(tmp_path, monkeypatch):
     for name, kept in (("mine", str(tmp_path / "mine")), ("shipped", "shipped"), ("a/b", "a/b")):
         config(f"--reader={name}").to_yaml(tmp_path / "config.yaml")
         assert DPRConfig.from_run(tmp_path)["reader"] == kept
+    config("--reader=[shipped,mine]").to_yaml(tmp_path / "config.yaml")
+    assert DPRConfig.from_run(tmp_path)["reader"] == ["shipped", str(tmp_path / "mine")]
 
 
 def test_a_run_finds_its_phrasebook_from_anywhere(tmp_path, monkeypatch):

@@ -10,10 +10,12 @@ from torch import Tensor
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import (
+    SHIPPED_STATES,
     find_reader,
     learns_to_read,
+    make_reader,
     reader_kind,
-    states_layer,
+    reader_names,
 )
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
@@ -25,27 +27,36 @@ from recbole_dpr.text.mentions import Mentions
 def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
     """The text encoder of a run; where single prompts come in (`serving`), without a cache on disk."""
     cache_dir = None if serving else config["text_cache_dir"]
-    return _encoder(config, config["text_encoder"], cache_dir)
+    last = bool(config["text_encoder"]) or learns_to_read(config)
+    return _encoder(config, config["text_encoder"], cache_dir, None if last else SHIPPED_STATES)
 
 
-def reading_encoder(config: Any, encoder: TextEncoder) -> TextEncoder:
-    """The encoder of what the reader reads: `encoder`, unless the reader comes with one of its own.
+def reading_encoder(config: Any, encoder: TextEncoder, name: str | None = None) -> TextEncoder:
+    """The encoder of what a reader reads: `encoder`, unless the reader comes with one of its own.
+
+    Parameters
+    ----------
+    name : str, optional
+        Which reader; the first of option `reader` if none is named.
 
     Raises
     ------
     DPRError
         As `find_reader`.
     """
-    kind = reader_kind(config)
+    name = reader_names(config)[0] if name is None else name
+    kind = reader_kind(config, name)
     cache_dir = config["text_cache_dir"] if encoder.keeps else None
     if kind == "folder":
-        return _encoder(config, str(find_reader(config["reader"])), cache_dir)
+        return _encoder(config, str(find_reader(name)), cache_dir, None)
     if kind == "shipped" and config["text_encoder"]:
-        return _encoder(config, None, cache_dir)
+        return _encoder(config, None, cache_dir, SHIPPED_STATES)
     return encoder
 
 
-def _encoder(config: Any, name: str | None, cache_dir: str | None) -> TextEncoder:
+def _encoder(
+    config: Any, name: str | None, cache_dir: str | None, states_layer: int | None
+) -> TextEncoder:
     plain = config["text_precision"] == "float32" and is_plain_bert(name)
     kind = BertEncoder if plain else TextEncoder
     return kind(
@@ -55,7 +66,7 @@ def _encoder(config: Any, name: str | None, cache_dir: str | None) -> TextEncode
         cache_dir,
         config["text_max_length"],
         config["text_precision"],
-        states_layer(reader_kind(config)),
+        states_layer,
         config["prompt_max_length"],
     )
 
@@ -119,4 +130,9 @@ def build_dpr(
     reading = reading_encoder(config, encoder)
     names = reading.vectors([readable for readable, *_ in called])
     model = DPR(config, dataset, reading, vectors, names, Mentions(called))
+    for name in reader_names(config)[1:]:
+        reading = reading_encoder(config, encoder, name)
+        names = reading.vectors([readable for readable, *_ in called])
+        reader = make_reader(names, config, name).eval().to(config["device"])
+        model.other_readers.append((reading, reader))
     return model.to(config["device"])

@@ -21,7 +21,7 @@ from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
 from recbole_dpr.model.pretrained import fingerprint, make_reader
-from recbole_dpr.model.reader import read_intents
+from recbole_dpr.model.reader import PromptReader, read_intents
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.model.stamp import Stamp, stamp
@@ -108,6 +108,8 @@ class DPR(SequentialRecommender):
             # How much the own scores weigh against the semantic part: not all models train theirs as
             # logits of a softmax.
             self.log_weight = nn.Parameter(torch.zeros(()))
+        # Readers that decide together with it, each with the encoder that it reads; never trained, nor saved.
+        self.other_readers: list[tuple[TextEncoder, PromptReader]] = []
         self.logged: LoggedIntents | None = None
         self._heard: tuple[list[str], Stamp] = ([], [])
         self.set_prompts([""])
@@ -131,9 +133,11 @@ class DPR(SequentialRecommender):
         """
         if self.encoder.keeps and self.reader.comes_trained:
             # What it has read holds for other runs, too.
-            found = self.encoder.kept(
-                f"intents-{fingerprint(self.reader, self.mentions)}", texts, self._read
-            )
+            others = [
+                f"-{e.version}-{fingerprint(r, self.mentions)}" for e, r in self.other_readers
+            ]
+            kind = f"intents-{fingerprint(self.reader, self.mentions)}{''.join(others)}"
+            found = self.encoder.kept(kind, texts, self._read)
         else:
             found = self._read(texts)
         return found[0].to(self.device).float(), found[1].to(self.device).float()
@@ -148,13 +152,19 @@ class DPR(SequentialRecommender):
         at_once = max(1, min(READ_AT_ONCE, READ_PAIRS // len(self.attributes)))
         for begin in range(0, len(asked), at_once):
             some = asked[begin : begin + at_once]
-            seen = (*self.encoder.token_states(some), self.mentions.owners(some, self.encoder))
-            logits = self.reader(*(x.to(self.device) for x in seen))
+            logits = self._logits(some, self.encoder, self.reader)
+            if self.other_readers:  # the mean of what they make likely
+                said = [logits, *(self._logits(some, *other) for other in self.other_readers)]
+                logits = torch.stack(said).log_softmax(dim=-1).mean(dim=0)
             intents[:, begin : begin + len(some)] = torch.stack(read_intents(logits))
         self.reader.train(was_training)
         place = {text: row for row, text in enumerate(asked)}
         rows = torch.tensor([place.get(text, len(asked)) for text in texts], dtype=torch.long)
         return intents[0, rows], intents[1, rows]
+
+    def _logits(self, texts: list[str], encoder: TextEncoder, reader: PromptReader) -> Tensor:
+        seen = (*encoder.token_states(texts), self.mentions.owners(texts, encoder))
+        return reader(*(x.to(self.device) for x in seen))
 
     def read_prompts(self, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
         """What the prompts of these ids ask for, two float ``[n, V]``; nothing for id 0."""

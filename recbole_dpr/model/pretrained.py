@@ -32,8 +32,14 @@ SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 
 
-def reader_kind(config: Any) -> str:
-    """Where a run's reader comes from: one of `KINDS`, or "folder".
+def reader_names(config: Any) -> list[str]:
+    """The readers that option `reader` names, "" for the default."""
+    asked = config["reader"]
+    return [str(name) for name in asked] if isinstance(asked, (list, tuple)) else [str(asked or "")]
+
+
+def reader_kind(config: Any, name: str | None = None) -> str:
+    """Where a run's reader comes from, the first one's if none is named: one of `KINDS`, or "folder".
 
     "shipped" and "folder" come trained, each with the text encoder that it reads; "trained" and "pooled" are
     learned in stage 2 from what `text_encoder` makes of prompts.
@@ -41,17 +47,24 @@ def reader_kind(config: Any) -> str:
     Raises
     ------
     DPRError
-        If it is none of these.
+        If there is no such reader, or several of which one is learned.
     """
-    if not config["reader"]:
+    names = reader_names(config)
+    if name is None:
+        kinds = [reader_kind(config, each) for each in names]
+        if len(kinds) > 1 and not {*kinds} <= {"shipped", "folder"}:
+            raise DPRError(f"readers that decide together come trained: {kinds} do not")
+        if not kinds:
+            raise DPRError(f"reader=[] names none: {WAY_OUT}")
+        return kinds[0]
+    if not name:
         return "trained" if config["text_encoder"] else "shipped"
-    asked = str(config["reader"])
-    if asked in KINDS:
-        return asked
+    if name in KINDS:
+        return name
     # A name of the Hugging Face Hub has an owner.
-    if "/" in asked or Path(asked).expanduser().is_dir():
+    if "/" in name or Path(name).expanduser().is_dir():
         return "folder"
-    raise DPRError(f"there is no reader {asked!r}{did_you_mean(asked, KINDS)}: {WAY_OUT}")
+    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, KINDS)}: {WAY_OUT}")
 
 
 def learns_to_read(config: Any) -> bool:
@@ -59,12 +72,7 @@ def learns_to_read(config: Any) -> bool:
     return reader_kind(config) in ("trained", "pooled")
 
 
-def states_layer(kind: str) -> int | None:
-    """The layer of the text encoder that a reader of this kind reads; None is the last."""
-    return SHIPPED_STATES if kind == "shipped" else None
-
-
-def find_reader(name: str | Path) -> Path:
+def find_reader(name: str) -> Path:
     """The folder of a reader of kind "folder".
 
     Raises
@@ -72,29 +80,30 @@ def find_reader(name: str | Path) -> Path:
     DPRError
         If it is not there, or holds no reader.
     """
-    folder = find_model(str(name), "reader", WAY_OUT)
+    folder = find_model(name, "reader", WAY_OUT)
     for file in (READER_FILE.name, "model*.safetensors"):
         if not any(folder.glob(file)):
             raise DPRError(f"reader '{name}' has no {file}: {WAY_OUT}")
     return folder
 
 
-def make_reader(names: Tensor, config: Any) -> PromptReader:
-    """A run's reader of the values of these names, ``[V, D]``.
+def make_reader(names: Tensor, config: Any, name: str | None = None) -> PromptReader:
+    """A run's reader of the values of these names, ``[V, D]``; the first of several if none is named.
 
     Raises
     ------
     DPRError
         If option `reader` names none, or one that is damaged.
     """
-    kind = reader_kind(config)
+    name = reader_names(config)[0] if name is None else name
+    kind = reader_kind(config, name)
     if kind == "pooled":
         return PooledReader(names, SIZE, upper=0)
     if kind == "trained":
         return PromptReader(names, SIZE, upper=0)
     if kind == "shipped":
         return load_reader(names, READER_FILE, SHIPPED_UPPER)
-    path = find_reader(config["reader"]) / READER_FILE.name
+    path = find_reader(name) / READER_FILE.name
     try:
         return load_reader(names, path, upper=0)
     except (SafetensorError, KeyError, RuntimeError) as error:

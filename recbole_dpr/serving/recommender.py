@@ -85,7 +85,7 @@ class Recommender:
         model: type | None = None,
         device: str | torch.device | None = None,
         index: Index | str | Path | None = None,
-        reader: str | Path | None = None,
+        reader: str | Path | Sequence[str] | None = None,
     ) -> Recommender:
         """Load a run from its folder alone; neither the data set nor a pickle is needed.
 
@@ -97,9 +97,9 @@ class Recommender:
             Without it: the GPU if there is one and the run's ``use_gpu`` says so.
         index : Index or path, optional
             Of the items; a path is that of an exported faiss index.
-        reader : str or path, optional
+        reader : str, path or list of str, optional
             Reads the prompts in place of the run's own: "shipped", or a folder or Hugging Face name of a
-            reader that benchmarks/train_reader.py wrote.
+            reader that benchmarks/train_reader.py wrote; several decide together.
 
         Raises
         ------
@@ -350,7 +350,7 @@ def load(
     model: type | None = None,
     device: str | torch.device | None = None,
     index: Index | str | Path | None = None,
-    reader: str | Path | None = None,
+    reader: str | Path | Sequence[str] | None = None,
 ) -> Recommender:
     """Load a finished run: `Recommender.load`."""
     return Recommender.load(run_dir, model, device, index, reader)

@@ -137,6 +137,23 @@ def test_prompts_are_read_anew_when_the_reader_has_learned(tiny_config):
 
 
 @torch.no_grad()
+def test_several_readers_decide_together(tiny_config, tiny_encoder, greedy_reader, tmp_path):
+    """The greedy reader wants everything, and is surer of it than the shipped one is of anything."""
+    said, options = ["good morning", "nothing blue"], {"text_cache_dir": str(tmp_path)}
+    shipped, _ = build(tiny_config, "DPR-SASRec", **options)
+    for others in ([str(greedy_reader), "shipped"], ["shipped", str(greedy_reader)]):
+        for encoder in (None, str(tiny_encoder)):
+            both, _ = build(
+                tiny_config, "DPR-SASRec", reader=others, text_encoder=encoder, **options
+            )
+            assert both.read(said)[0].all() and not both.read(said)[1].any()
+    twice, _ = build(tiny_config, "DPR-SASRec", reader=["shipped", "shipped"], **options)
+    twice.reader = shipped.reader = twice.other_readers[0][1]  # without the noise of `build`
+    for one, two in zip(shipped.read(said), twice.read(said), strict=True):
+        assert torch.equal(one, two)
+
+
+@torch.no_grad()
 def test_what_a_learned_reader_reads_is_not_kept(tiny_config, tmp_path):
     model, _ = build(tiny_config, "DPR-SASRec", reader="trained", text_cache_dir=str(tmp_path))
     model.reader.requires_grad_(False)  # as in stage 3
@@ -273,6 +290,8 @@ def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
     ("reader", "message"),
     [
         ("shiped", "there is no reader 'shiped'; did you mean 'shipped'"),
+        (["shipped", "trained"], "readers that decide together come trained"),
+        ([], r"reader=\[\] names none"),
         ("nowhere/reader", "reader 'nowhere/reader' is no folder"),
         ("empty", "is a folder without config.json"),
         ("encoder", "has no reader.safetensors"),
