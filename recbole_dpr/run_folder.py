@@ -25,7 +25,13 @@ from recbole_dpr.files import (
     read_yaml,
 )
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import find_reader, learns_to_read, reader_kind, reader_names
+from recbole_dpr.model.pretrained import (
+    find_reader,
+    kind_of,
+    learns_to_read,
+    reader_kind,
+    reader_names,
+)
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
@@ -193,7 +199,7 @@ def load_model(
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
     names = reader_names(options) if options["promptable"] else []
     for name in names:
-        if reader_kind(options, name) == "folder":
+        if kind_of(name, options) == "folder":
             find_reader(name)  # says so if it is gone
     built: SequentialRecommender
     try:

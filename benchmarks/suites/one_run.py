@@ -74,12 +74,13 @@ def of_run_folder(run_dir: Path) -> Record:
     stages = sorted({row["stage"] for row in history})
     record["validation"] = curve(history)
     record["epochs"] = {f"stage{n}": sum(row["stage"] == n for row in history) for n in stages}
-    record["best_epoch"] = {  # None: what the stage began with was kept
-        f"stage{n}": max(
-            (row["epoch"] for row in history if row["stage"] == n and row.get("best")), default=None
-        )
-        for n in stages
-    }
+    if all("best" in row for row in history):  # older folders do not say
+        record["best_epoch"] = {  # None: what the stage began with was kept
+            f"stage{n}": max(
+                (row["epoch"] for row in history if row["stage"] == n and row["best"]), default=None
+            )
+            for n in stages
+        }
     record["epoch_seconds"] = {
         f"stage{n}": statistics.median(r["train_seconds"] for r in history if r["stage"] == n)
         for n in stages

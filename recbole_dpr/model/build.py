@@ -12,6 +12,7 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import (
     SHIPPED_STATES,
     find_reader,
+    kind_of,
     learns_to_read,
     make_reader,
     reader_kind,
@@ -45,7 +46,7 @@ def reading_encoder(config: Any, encoder: TextEncoder, name: str | None = None) 
         As `find_reader`.
     """
     name = reader_names(config)[0] if name is None else name
-    kind = reader_kind(config, name)
+    kind = kind_of(name, config)
     cache_dir = config["text_cache_dir"] if encoder.keeps else None
     if kind == "folder":
         return _encoder(config, str(find_reader(name)), cache_dir, None)

@@ -38,8 +38,24 @@ def reader_names(config: Any) -> list[str]:
     return [str(name) for name in asked] if isinstance(asked, (list, tuple)) else [str(asked or "")]
 
 
-def reader_kind(config: Any, name: str | None = None) -> str:
-    """Where a run's reader comes from, the first one's if none is named: one of `KINDS`, or "folder".
+def reader_kind(config: Any) -> str:
+    """Where a run's reader comes from; of several readers the first one's `kind_of`.
+
+    Raises
+    ------
+    DPRError
+        If there is no such reader, or several of which one is learned.
+    """
+    kinds = [kind_of(name, config) for name in reader_names(config)]
+    if not kinds:
+        raise DPRError(f"reader=[] names none: {WAY_OUT}")
+    if len(kinds) > 1 and not {*kinds} <= {"shipped", "folder"}:
+        raise DPRError(f"readers that decide together come trained: {kinds} do not")
+    return kinds[0]
+
+
+def kind_of(name: str, config: Any) -> str:
+    """Where a reader comes from: one of `KINDS`, or "folder".
 
     "shipped" and "folder" come trained, each with the text encoder that it reads; "trained" and "pooled" are
     learned in stage 2 from what `text_encoder` makes of prompts.
@@ -47,16 +63,8 @@ def reader_kind(config: Any, name: str | None = None) -> str:
     Raises
     ------
     DPRError
-        If there is no such reader, or several of which one is learned.
+        If there is no such reader.
     """
-    names = reader_names(config)
-    if name is None:
-        kinds = [reader_kind(config, each) for each in names]
-        if len(kinds) > 1 and not {*kinds} <= {"shipped", "folder"}:
-            raise DPRError(f"readers that decide together come trained: {kinds} do not")
-        if not kinds:
-            raise DPRError(f"reader=[] names none: {WAY_OUT}")
-        return kinds[0]
     if not name:
         return "trained" if config["text_encoder"] else "shipped"
     if name in KINDS:
@@ -96,7 +104,7 @@ def make_reader(names: Tensor, config: Any, name: str | None = None) -> PromptRe
         If option `reader` names none, or one that is damaged.
     """
     name = reader_names(config)[0] if name is None else name
-    kind = reader_kind(config, name)
+    kind = kind_of(name, config)
     if kind == "pooled":
         return PooledReader(names, SIZE, upper=0)
     if kind == "trained":
