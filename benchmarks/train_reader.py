@@ -68,11 +68,12 @@ def shown_values(intents: list[Intent], n_values: int, rng: np.random.Generator)
 def exact(trainee: Trainee, data: Measured) -> dict[str, dict[str, float]]:
     """Share of sentences, by kind, read exactly right, and with a sign turned round."""
     trainee.eval()
+    trainee.reader.names = trainee.vectors(data.names)
     ordered = sorted(data.said, key=lambda sentence: len(sentence[0]))
     texts, intents = ([sentence[i] for sentence in ordered] for i in (0, 1))
     said = torch.cat(
         [
-            trainee(texts[at : at + MEASURED_AT_ONCE], data.names).argmax(-1).cpu()
+            trainee.reader(*trainee.states(texts[at : at + MEASURED_AT_ONCE])).argmax(-1).cpu()
             for at in range(0, len(texts), MEASURED_AT_ONCE)
         ]
     )
@@ -182,7 +183,7 @@ def main() -> None:
     }
     rng = np.random.default_rng(args.seed)
     trainee.to(device).keep_own_layers()
-    layers = [weight for layer in trainee.layers for weight in layer.parameters()]
+    layers = list(trainee.layers.parameters())
     known = {id(weight) for weight in layers}
     new = [weight for weight in trainee.reader.parameters() if id(weight) not in known]
     groups = [

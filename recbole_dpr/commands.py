@@ -122,16 +122,16 @@ def recommend(flags: argparse.Namespace) -> int:
     if bool(flags.history) == (flags.requests == "-"):
         raise DPRError("give either --history ITEM ... or - for JSON lines on standard input")
     if flags.requests == "-":
+        # Before a model is loaded.
         alone = build_parser().parse_args(["recommend", flags.run, "-"])
         ours = ("run", "requests", "index", "reader", "function")
         for name, value in vars(flags).items():
             if name not in ours and value != getattr(alone, name):
                 raise DPRError(f"with - each request says its own {name}: leave --{name} out")
-    recommender = _load(flags)
-    if flags.requests == "-":
-        for answer in answer_lines(recommender, sys.stdin.buffer):
+        for answer in answer_lines(_load(flags), sys.stdin.buffer):
             print(answer, flush=True)
         return 0
+    recommender = _load(flags)
     from recbole_dpr.serving.requests import FIELDS, respond
 
     request = {name: getattr(flags, name) for name in FIELDS}

@@ -185,8 +185,9 @@ class DPRConfig(Config):
         options["data_path"] = str(root.resolve() if (root / self.dataset).is_dir() else root)
         for name in ("backbone_checkpoint", "checkpoint"):
             options[name] = options[name] and str(Path(options[name]).resolve())
-        for name in ("text_encoder", "rerank_model", "phrasebook"):
-            options[name] = _in_full(options[name], known_phrasebooks())
+        for name in ("text_encoder", "rerank_model"):
+            options[name] = _in_full(options[name], ())
+        options["phrasebook"] = _in_full(options["phrasebook"], known_phrasebooks())
         if options["reader"]:
             readers = [_in_full(name, KINDS) for name in reader_names(options)]
             options["reader"] = readers if isinstance(options["reader"], list) else readers[0]

@@ -174,15 +174,7 @@ def load_model(
 ) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
     """Options, items and model (in evaluation mode) of a run.
 
-    Parameters
-    ----------
-    run_dir : path
-    model : type, optional
-        The class, if the run's model was one of your own.
-    device : str or torch.device, optional
-        Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-    reader : str, path or list of str, optional
-        In place of the run's option ``reader``.
+    The parameters are those of `RunOptions`.
 
     Raises
     ------

@@ -51,29 +51,13 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # What the measurement of a finished run goes by; everything else it was trained with.
 MEASURED = (
-    *(
-        "model",
-        "dataset",
-        "data_path",
-        "encoding",
-        "checkpoint_dir",
-        "show_progress",
-        "state",
-        "seed",
-    ),
-    *(
-        "use_gpu",
-        "gpu_id",
-        "torch_threads",
-        "reproducibility",
-        "eval_batch_size",
-        "metrics",
-        "topk",
-    ),
-    *("valid_metric", "item_text_fields", "title_field", "text_encoder", "text_batch_size"),
-    *("text_max_length", "text_precision", "text_cache_dir", "reader", "phrasebook", "task_seed"),
-    *("prompted_valid_size", "prompted_test_size", "strength", "exclude_history", "post_filter_k"),
-    *("compare", "rerank_model", "rerank_batch_size", "delta_auc_users"),
+    *("model", "dataset", "data_path", "encoding", "checkpoint_dir", "show_progress", "state"),
+    *("seed", "reproducibility", "use_gpu", "gpu_id", "torch_threads", "eval_batch_size"),
+    *("metrics", "topk", "valid_metric", "item_text_fields", "title_field", "text_encoder"),
+    *("text_batch_size", "text_max_length", "text_precision", "text_cache_dir", "reader"),
+    *("phrasebook", "task_seed", "prompted_valid_size", "prompted_test_size", "strength"),
+    *("exclude_history", "post_filter_k", "compare", "rerank_model", "rerank_batch_size"),
+    "delta_auc_users",
 )
 
 

@@ -22,6 +22,7 @@ from recbole_dpr.model.pretrained import (
 from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.hub import WAY_OUT, find_encoder, load_pretrained
+from recbole_dpr.training.averaging import copy_of_weights, put_weights
 
 MAX_LENGTH = 64  # tokens of a sentence
 
@@ -32,13 +33,13 @@ class Trainee(nn.Module):
     Attributes
     ----------
     reader : PromptReader
-    layers : sequence of nn.Module
+    layers : nn.ModuleList
         Those of the text encoder that are trained along.
     device : torch.device
     """
 
     reader: PromptReader
-    layers: Sequence[nn.Module]
+    layers: nn.ModuleList
     device: torch.device
 
     def vectors(self, names: Sequence[str]) -> Tensor:
@@ -61,8 +62,7 @@ class Trainee(nn.Module):
 
     def keep_own_layers(self) -> None:
         """Remember the layers as they are, for `interpolated`."""
-        # In a list, they are no part of the model.
-        self._own = [deepcopy(list(layer.parameters())) for layer in self.layers]
+        self._own = copy_of_weights(self.layers)
 
     @contextmanager
     def interpolated(self, share: float) -> Iterator[None]:
@@ -70,20 +70,12 @@ class Trainee(nn.Module):
 
         These know words that no made sentence holds; trained layers forget them (Wortsman et al., 2022, arXiv 2109.01903).
         """
-        trained = [
-            [weight.detach().clone() for weight in layer.parameters()] for layer in self.layers
-        ]
-        with torch.no_grad():
-            for layer, own in zip(self.layers, self._own, strict=True):
-                for weight, kept in zip(layer.parameters(), own, strict=True):
-                    weight.lerp_(kept, share)
+        trained = copy_of_weights(self.layers)
+        put_weights(self.layers, {n: w.lerp(self._own[n], share) for n, w in trained.items()})
         try:
             yield
         finally:
-            with torch.no_grad():
-                for layer, weights in zip(self.layers, trained, strict=True):
-                    for weight, kept in zip(layer.parameters(), weights, strict=True):
-                        weight.copy_(kept)
+            put_weights(self.layers, trained)
 
 
 class ShippedTrainee(Trainee):
@@ -98,7 +90,7 @@ class ShippedTrainee(Trainee):
             self.encoder.layers[SHIPPED_STATES:], self.reader.upper, strict=True
         ):
             target.load_state_dict(source.state_dict())
-        self.layers = list(self.reader.upper)
+        self.layers = self.reader.upper
         self._known: dict[str, Tensor] = {}
 
     def vectors(self, names: Sequence[str]) -> Tensor:
@@ -158,10 +150,9 @@ class EncoderTrainee(Trainee):
             raise DPRError(
                 f"text encoder '{name}' has {depth} layers, of which {n_layers} cannot be trained"
             )
-        self.layers = list(stacks[0][depth - n_layers :])
+        self.layers = stacks[0][depth - n_layers :]
         self.model.requires_grad_(False)
-        for layer in self.layers:
-            layer.requires_grad_(True)
+        self.layers.requires_grad_(True)
         size = self.model.config.hidden_size
         self.reader = PromptReader(torch.zeros(0, size), size * SIZE // 384, upper=0)
 

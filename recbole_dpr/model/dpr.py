@@ -149,14 +149,12 @@ class DPR(SequentialRecommender):
         # Each once, those of about one length together, a few at a time: a million states are gigabytes.
         asked = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
         intents = torch.zeros(2, len(asked) + 1, len(self.attributes), dtype=torch.bool)
+        readers = [(self.encoder, self.reader), *self.other_readers]
         at_once = max(1, min(READ_AT_ONCE, READ_PAIRS // len(self.attributes)))
         for begin in range(0, len(asked), at_once):
             some = asked[begin : begin + at_once]
-            logits = self._logits(some, self.encoder, self.reader)
-            if self.other_readers:  # the mean of what they make likely
-                said = [logits, *(self._logits(some, *other) for other in self.other_readers)]
-                logits = torch.stack(said).log_softmax(dim=-1).mean(dim=0)
-            intents[:, begin : begin + len(some)] = torch.stack(read_intents(logits))
+            logits = [self._logits(some, encoder, reader) for encoder, reader in readers]
+            intents[:, begin : begin + len(some)] = torch.stack(read_intents(*logits))
         self.reader.train(was_training)
         place = {text: row for row, text in enumerate(asked)}
         rows = torch.tensor([place.get(text, len(asked)) for text in texts], dtype=torch.long)

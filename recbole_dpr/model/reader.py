@@ -125,11 +125,16 @@ def upper_layer(size: int) -> nn.TransformerEncoderLayer:
     )
 
 
-def read_intents(logits: Tensor) -> tuple[Tensor, Tensor]:
+def read_intents(*logits: Tensor) -> tuple[Tensor, Tensor]:
     """Decide which values are wanted and unwanted, two float ``[B, V]`` of zeros and ones.
+
+    Several readers, each with its logits ``[B, V, 3]``, decide by the mean of their log-probabilities.
 
     Decisions rather than probabilities: the steering learns from known intents, and a prompt that
     asks for nothing must move nothing.
     """
-    said = logits.argmax(dim=-1)
+    together = logits[0]
+    if len(logits) > 1:
+        together = torch.stack(logits).log_softmax(dim=-1).mean(dim=0)
+    said = together.argmax(dim=-1)
     return (said == INCLUDE).float(), (said == EXCLUDE).float()

@@ -37,7 +37,7 @@ def reading(book, readers=("shipped",)):
             reader(*encoder.token_states(texts), mentions.owners(texts, encoder))
             for encoder, reader in made
         ]
-        include, exclude = read_intents(torch.stack(said).log_softmax(dim=-1).mean(dim=0))
+        include, exclude = read_intents(*said)
         return [
             Intent(*(tuple(row.nonzero()[:, 0].tolist()) for row in rows))
             for rows in zip(include, exclude, strict=True)
