@@ -32,20 +32,14 @@ def make_encoder(config: Any, serving: bool = False) -> TextEncoder:
     return _encoder(config, config["text_encoder"], cache_dir, None if last else SHIPPED_STATES)
 
 
-def reading_encoder(config: Any, encoder: TextEncoder, name: str | None = None) -> TextEncoder:
-    """The encoder of what a reader reads: `encoder`, unless the reader comes with one of its own.
-
-    Parameters
-    ----------
-    name : str, optional
-        Which reader; the first of option `reader` if none is named.
+def reading_encoder(config: Any, encoder: TextEncoder, name: str) -> TextEncoder:
+    """The encoder of what a reader reads: `encoder`, unless the reader `name` comes with one of its own.
 
     Raises
     ------
     DPRError
         As `find_reader`.
     """
-    name = reader_names(config)[0] if name is None else name
     kind = kind_of(name, config)
     cache_dir = config["text_cache_dir"] if encoder.keeps else None
     if kind == "folder":
@@ -128,12 +122,13 @@ def build_dpr(
         vectors: Tensor = torch.zeros(len(dataset), encoder.dim)
     else:
         vectors = item_vectors(encoder, item_text)
-    reading = reading_encoder(config, encoder)
-    names = reading.vectors([readable for readable, *_ in called])
-    model = DPR(config, dataset, reading, vectors, names, Mentions(called))
-    for name in reader_names(config)[1:]:
-        reading = reading_encoder(config, encoder, name)
-        names = reading.vectors([readable for readable, *_ in called])
-        reader = make_reader(names, config, name).eval().to(config["device"])
-        model.other_readers.append((reading, reader))
+    first, *others = readers = reader_names(config)
+    reading = {name: reading_encoder(config, encoder, name) for name in readers}
+    readable = [name for name, *_ in called]
+    names = {name: of.vectors(readable) for name, of in reading.items()}
+    model = DPR(config, dataset, reading[first], vectors, names[first], Mentions(called))
+    model.other_readers = [
+        (reading[name], make_reader(names[name], config, name).eval().to(config["device"]))
+        for name in others
+    ]
     return model.to(config["device"])

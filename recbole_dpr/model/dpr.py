@@ -20,16 +20,14 @@ from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
-from recbole_dpr.model.pretrained import fingerprint, make_reader
-from recbole_dpr.model.reader import PromptReader, read_intents
+from recbole_dpr.model.pretrained import make_reader, reader_names
+from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.model.reading import read_texts
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.model.stamp import Stamp, stamp
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
-
-READ_AT_ONCE = 256  # prompts that the reader sees in one go at most,
-READ_PAIRS = 1 << 16  # of as many prompts and values as these
 
 
 class DPR(SequentialRecommender):
@@ -81,7 +79,7 @@ class DPR(SequentialRecommender):
         prompt_size, state_size = config["prompt_size"], self.backbone.size or semantic_size
         dropout = config["prompt_dropout"]
         part = semantic_size if config["semantic_part"] else 0
-        self.reader = make_reader(names, config)
+        self.reader = make_reader(names, config, reader_names(config)[0])
         self.semantic = SemanticSpace(item_text, n_values, semantic_size, part)
         self.prompt = IntentEmbedding(n_values, prompt_size)
         self.dropout = nn.Dropout(dropout)
@@ -131,38 +129,9 @@ class DPR(SequentialRecommender):
 
         A blank text asks for nothing.
         """
-        if self.encoder.keeps and self.reader.comes_trained:
-            # What it has read holds for other runs, too.
-            others = [
-                f"-{e.version}-{fingerprint(r, self.mentions)}" for e, r in self.other_readers
-            ]
-            kind = f"intents-{fingerprint(self.reader, self.mentions)}{''.join(others)}"
-            found = self.encoder.kept(kind, texts, self._read)
-        else:
-            found = self._read(texts)
-        return found[0].to(self.device).float(), found[1].to(self.device).float()
-
-    @torch.no_grad()
-    def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        was_training = self.reader.training
-        self.reader.eval()
-        # Each once, those of about one length together, a few at a time: a million states are gigabytes.
-        asked = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
-        intents = torch.zeros(2, len(asked) + 1, len(self.attributes), dtype=torch.bool)
         readers = [(self.encoder, self.reader), *self.other_readers]
-        at_once = max(1, min(READ_AT_ONCE, READ_PAIRS // len(self.attributes)))
-        for begin in range(0, len(asked), at_once):
-            some = asked[begin : begin + at_once]
-            logits = [self._logits(some, encoder, reader) for encoder, reader in readers]
-            intents[:, begin : begin + len(some)] = torch.stack(read_intents(*logits))
-        self.reader.train(was_training)
-        place = {text: row for row, text in enumerate(asked)}
-        rows = torch.tensor([place.get(text, len(asked)) for text in texts], dtype=torch.long)
-        return intents[0, rows], intents[1, rows]
-
-    def _logits(self, texts: list[str], encoder: TextEncoder, reader: PromptReader) -> Tensor:
-        seen = (*encoder.token_states(texts), self.mentions.owners(texts, encoder))
-        return reader(*(x.to(self.device) for x in seen))
+        include, exclude = read_texts(texts, readers, self.mentions)
+        return include.to(self.device).float(), exclude.to(self.device).float()
 
     def read_prompts(self, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
         """What the prompts of these ids ask for, two float ``[n, V]``; nothing for id 0."""

@@ -95,15 +95,14 @@ def find_reader(name: str) -> Path:
     return folder
 
 
-def make_reader(names: Tensor, config: Any, name: str | None = None) -> PromptReader:
-    """A run's reader of the values of these names, ``[V, D]``; the first of several if none is named.
+def make_reader(names: Tensor, config: Any, name: str) -> PromptReader:
+    """The reader `name` of the values of these names, ``[V, D]``.
 
     Raises
     ------
     DPRError
-        If option `reader` names none, or one that is damaged.
+        If there is no such reader, or it is damaged.
     """
-    name = reader_names(config)[0] if name is None else name
     kind = kind_of(name, config)
     if kind == "pooled":
         return PooledReader(names, SIZE, upper=0)

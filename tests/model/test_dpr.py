@@ -11,12 +11,10 @@ from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.windows import PrefixWindows
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model import dpr
+from recbole_dpr.model import reading
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import make_reader, save_reader
 from recbole_dpr.model.reader import PromptReader
-
-SHIPPED = {"reader": "shipped"}
 
 
 def build(tiny_config, name, **options):
@@ -168,13 +166,14 @@ def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
         build(tiny_config, "DPR-SASRec", text_cache_dir=str(tmp_path))[0] for _ in range(3)
     )
     for model in (first, second, third):  # without the noise of `build`
-        model.reader = make_reader(model.reader.names, SHIPPED).eval()
+        model.reader = make_reader(model.reader.names, {}, "shipped").eval()
     include, exclude = first.read(texts)
     assert include[0].any() and torch.equal(include[0], include[3]) and exclude[2].any()
     assert not include[1].any() and not exclude[1].any()
-    monkeypatch.setattr(second, "_read", None)  # cannot be called
-    for again, once in zip(second.read(texts), (include, exclude), strict=True):
-        assert torch.equal(again, once)
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "_read", lambda *_, **__: pytest.fail("read again"))
+        for again, once in zip(second.read(texts), (include, exclude), strict=True):
+            assert torch.equal(again, once)
     third.reader.judge[-1].bias.data += 1000 * torch.tensor([0.0, 1.0, 0.0])  # another reader
     assert third.read(texts)[0][0].all()
 
@@ -185,7 +184,7 @@ def test_prompts_are_read_alike_one_by_one_and_in_pieces(tiny_config, monkeypatc
     model, _ = build(tiny_config, "DPR-SASRec", reader=reader)
     texts = ["", "something red", "nothing blue please, and no green either", "hello", "red"]
     one_by_one = [torch.cat(side) for side in zip(*(model.read([t]) for t in texts), strict=True)]
-    monkeypatch.setattr(dpr, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 2)
     for together, apart in zip(model.read(texts), one_by_one, strict=True):
         assert torch.equal(together, apart)
 
