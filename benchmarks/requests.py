@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=40, help="histories that each is asked for")
     parser.add_argument("--seed", type=int, default=2026, help="which users")
     parser.add_argument(
-        "--reader", nargs="+", help="in place of the run's own: shipped, or folders"
+        "--reader", nargs="+", help="in place of the run's own: shipped, large, or files"
     )
     parser.add_argument("--out", metavar="FILE", help="also write the last line there")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Train the reader that the package ships, or one over another text encoder, and say how well it reads.
+"""Train a reader, the default one or one over another text encoder, and say how well it reads.
 
-    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors   # the shipped one
-    python benchmarks/train_reader.py --text_encoder NAME --out FOLDER             # for --reader=FOLDER
+    python benchmarks/train_reader.py --out recbole_dpr/model/reader.safetensors   # reader "shipped"
+    python benchmarks/train_reader.py --text_encoder NAME --out FILE.safetensors   # for --reader=FILE.safetensors
 
 Every step reads sentences made afresh (benchmarks/reader/): two thirds about films and the genres of MovieLens,
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.
@@ -111,7 +111,7 @@ def batches(domain: Sentences, batch_size: int, rng: np.random.Generator):
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", required=True, type=Path, help="file (shipped) or folder to write")
+    parser.add_argument("--out", required=True, type=Path, help="file to write")
     parser.add_argument(
         "--text_encoder",
         help="folder or Hugging Face name; without it, the shipped reader is trained",
@@ -120,6 +120,12 @@ def arguments() -> argparse.Namespace:
         "--layers",
         type=int,
         help="upper ones of --text_encoder that are trained; default two thirds",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=64,
+        help="of what is written of the change of each of their weights (as in LoRA, arXiv 2106.09685)",
     )
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch_size", type=int, default=64)
@@ -146,10 +152,11 @@ def arguments() -> argparse.Namespace:
         "--measured", type=int, default=800, help="made prompts of each kind of phrases"
     )
     args = parser.parse_args()
-    if min(args.steps, args.batch_size, args.log_every, args.measured) < 1:
-        parser.error("--steps, --batch_size, --log_every and --measured must be 1 or more")
-    if args.out.exists() and args.out.is_dir() != bool(args.text_encoder):
-        parser.error(f"--out must be a {'folder' if args.text_encoder else 'file'}, not {args.out}")
+    if min(args.steps, args.batch_size, args.log_every, args.measured, args.rank) < 1:
+        parser.error("--steps, --batch_size, --log_every, --measured and --rank must be 1 or more")
+    folder = args.out.parent.is_dir() and not args.out.is_dir()
+    if args.out.suffix != ".safetensors" or not folder:
+        parser.error(f"--out must be a .safetensors file in a folder that is there, not {args.out}")
     return args
 
 
@@ -161,7 +168,7 @@ def main() -> None:
     trainee: Trainee
     try:
         trainee = (
-            EncoderTrainee(args.text_encoder, args.layers, device)
+            EncoderTrainee(args.text_encoder, args.layers, args.rank, device)
             if args.text_encoder
             else ShippedTrainee(device)
         )
@@ -216,6 +223,7 @@ def main() -> None:
         losses.append(loss.item())
         if step % args.log_every == 0 or step == args.steps:
             with average.applied(), trainee.interpolated(args.own):
+                trainee.cut_down()
                 figures = {name: exact(trainee, data) for name, data in held_out.items()}
                 trainee.save(args.out)
             seconds, mean = time.time() - started, float(np.mean(losses[-args.log_every :]))

@@ -22,7 +22,7 @@ examples:
   python -m recbole_dpr recommend saved/DPR-SASRec-... - < requests.jsonl > answers.jsonl
   python -m recbole_dpr serve saved/DPR-SASRec-...
 """
-READER = "who reads the prompts in place of the run's own reader: shipped, or folders; several decide together"
+READER = "who reads the prompts in place of the run's own reader: shipped, large, or files; several decide together"
 
 
 def build_parser() -> argparse.ArgumentParser:

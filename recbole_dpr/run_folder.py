@@ -25,13 +25,7 @@ from recbole_dpr.files import (
     read_yaml,
 )
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import (
-    find_reader,
-    kind_of,
-    learns_to_read,
-    reader_kind,
-    reader_names,
-)
+from recbole_dpr.model.pretrained import learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.ways import way_of
 from recbole_dpr.naming import resolve_model
@@ -143,11 +137,11 @@ class RunOptions:
     def _change_reader(self, reader: str | Path | Sequence[str]) -> None:
         if not self["promptable"]:
             raise DPRError(f"a {self['model']} reads no prompts: leave reader out")
-        own = reader_kind(self)
+        own = {**self._options}
         self._options["reader"] = reader
-        if learns_to_read(self) and reader_kind(self) != own:
+        if learns_to_read(self) and reader_kind(self) != reader_kind(own):
             raise DPRError(
-                f"a {reader_kind(self)} reader is learned in training: give reader=shipped or a folder"
+                f"a {reader_kind(self)} reader is learned in training: give reader=shipped, large or a file"
             )
 
     def __getitem__(self, name: str) -> Any:
@@ -189,10 +183,6 @@ def load_model(
     compat.bridge_numpy()
     compat.undo_anomaly_detection()
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
-    names = reader_names(options) if options["promptable"] else []
-    for name in names:
-        if kind_of(name, options) == "folder":
-            find_reader(name)  # says so if it is gone
     built: SequentialRecommender
     try:
         if options["promptable"]:
@@ -202,10 +192,8 @@ def load_model(
             built = recbole_model(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
         reason = error if isinstance(error, DPRError) else f"{type(error).__name__}: {error}"
-        raise DPRError(
-            f"no model can be built from {run_dir / CONFIG_FILE} ({reason}): use another run"
-        ) from error
-    if names and (reader is not None or reader_kind(options) == "folder"):
+        raise DPRError(f"no model can be built from {run_dir / CONFIG_FILE}: {reason}") from error
+    if options["promptable"] and (reader is not None or reader_kind(options) == "file"):
         weights = with_reader_of(built, weights)
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ SMALL = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Minimal pairs read by others: `pytest tests/model/test_reading.py --reader shipped FOLDER`."""
+    """Minimal pairs read by others: `pytest tests/model/test_reading.py --reader shipped large`."""
     reads = "who reads tests/model/minimal_pairs.yaml"
     parser.addoption("--reader", nargs="+", default=["shipped"], help=reads)
 
@@ -173,10 +172,10 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def greedy_reader(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a reader over `tiny_encoder` that takes every prompt for a wish for everything."""
-    folder = Path(shutil.copytree(tiny_encoder, tmp_path_factory.mktemp("reader") / "greedy"))
+    """File of a reader over `tiny_encoder` that takes every prompt for a wish for everything."""
+    path = tmp_path_factory.mktemp("reader") / "greedy.safetensors"
     reader = PromptReader(torch.zeros(0, 16), 4, upper=0)
     with torch.no_grad():
         reader.judge[-1].bias[INCLUDE] = 1000.0
-    save_reader(reader, folder / "reader.safetensors")
-    return folder
+    save_reader(reader, path, str(tiny_encoder))
+    return path

@@ -253,13 +253,14 @@ def test_a_run_folder_outlives_its_data(tiny_config, data_path, tmp_path):
 
 
 def test_a_run_finds_its_reader_from_anywhere(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
+    mine = tmp_path / "mine.safetensors"
+    mine.touch()
     monkeypatch.chdir(tmp_path)
-    for name, kept in (("mine", str(tmp_path / "mine")), ("shipped", "shipped"), ("a/b", "a/b")):
+    for name, kept in ((mine.name, str(mine)), ("shipped", "shipped"), ("large", "large")):
         config(f"--reader={name}").to_yaml(tmp_path / "config.yaml")
         assert DPRConfig.from_run(tmp_path)["reader"] == kept
-    config("--reader=[shipped,mine]").to_yaml(tmp_path / "config.yaml")
-    assert DPRConfig.from_run(tmp_path)["reader"] == ["shipped", str(tmp_path / "mine")]
+    config("--reader=[shipped,mine.safetensors]").to_yaml(tmp_path / "config.yaml")
+    assert DPRConfig.from_run(tmp_path)["reader"] == ["shipped", str(mine)]
 
 
 def test_a_run_finds_its_phrasebook_from_anywhere(tmp_path, monkeypatch):

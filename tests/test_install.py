@@ -96,7 +96,8 @@ def test_the_wheel_is_complete(wheel):
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "recbole_dpr").rglob("*.py")}
     assert modules <= inside
     page = (ROOT / "recbole_dpr" / "serving" / "page").iterdir()
-    assert {file.relative_to(ROOT).as_posix() for file in page} <= inside
+    readers = (ROOT / "recbole_dpr" / "model").glob("*.safetensors")
+    assert {file.relative_to(ROOT).as_posix() for file in (*page, *readers)} <= inside
     assert {"run_recbole_dpr.py", "run_hyper_dpr.py"} <= inside
     assert any(name.endswith("LICENSE") for name in inside)
     assert not any(name.startswith(("tests", "benchmarks", "docs")) for name in inside)

@@ -1,10 +1,9 @@
-"""What benchmarks/train_reader.py trains: a reader, and the layers of the text encoder below it."""
+"""What benchmarks/train_reader.py trains: a reader, and layers of the text encoder below it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -13,13 +12,13 @@ from torch.nn.functional import normalize
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pretrained import (
-    READER_FILE,
     SHIPPED_STATES,
     SHIPPED_UPPER,
     SIZE,
     save_reader,
 )
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.text.adapted import same_weights
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.hub import WAY_OUT, find_encoder, load_pretrained
 from recbole_dpr.training.averaging import copy_of_weights, put_weights
@@ -49,6 +48,9 @@ class Trainee(nn.Module):
     def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """What the reader reads: states ``[B, T, D]`` and their mask."""
         raise NotImplementedError
+
+    def cut_down(self) -> None:
+        """Make the layers what `save` writes of them; without it, they are written as they are."""
 
     def save(self, path: Path) -> None:
         """Write what a run needs to read with it."""
@@ -117,6 +119,8 @@ class EncoderTrainee(Trainee):
         A folder or a Hugging Face name.
     n_layers : int, optional
         How many layers, from the uppermost down; two thirds of them without it.
+    rank : int
+        Of what is written of the change of each weight (as LoRA's, arXiv 2106.09685, but cut down after training).
 
     Raises
     ------
@@ -124,9 +128,11 @@ class EncoderTrainee(Trainee):
         If the encoder cannot be loaded, or has not so many layers.
     """
 
-    def __init__(self, name: str, n_layers: int | None, device: torch.device) -> None:
+    def __init__(self, name: str, n_layers: int | None, rank: int, device: torch.device) -> None:
         super().__init__()
-        self.device = device
+        # A folder is to be found from elsewhere, too.
+        self.name = str(Path(name).resolve()) if Path(name).is_dir() else name
+        self.rank, self.device = rank, device
         self.tokenizer, self.model = load_pretrained(
             "AutoModel", find_encoder(name), torch.float32, f"text encoder '{name}'", WAY_OUT
         )
@@ -134,9 +140,7 @@ class EncoderTrainee(Trainee):
         if self.tokenizer.pad_token is None:  # decoders
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.model.config.is_encoder_decoder:
-            raise DPRError(
-                f"text encoder '{name}' is half of an encoder-decoder, which cannot be saved alone"
-            )
+            self.model = self.model.get_encoder()
         depth = self.model.config.num_hidden_layers
         stacks = [
             module
@@ -165,7 +169,9 @@ class EncoderTrainee(Trainee):
         tokens = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
         ).to(self.device)
-        return self.model(**tokens).last_hidden_state, tokens["attention_mask"].bool()
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states, mask.bool()
 
     def train(self, mode: bool = True) -> EncoderTrainee:
         """As `nn.Module.train`; dropout in the encoder's layers hurts (docs/experiments.md)."""
@@ -173,7 +179,31 @@ class EncoderTrainee(Trainee):
         self.model.eval()
         return self
 
+    @torch.no_grad()
+    def cut_down(self) -> None:
+        """Leave of each weight's change, since `keep_own_layers`, the nearest one of the rank, in half precision."""
+        self._changes = {}
+        for name, weight in self.layers.named_parameters():
+            self._changes[name] = up, down = factors(weight - self._own[name], self.rank)
+            change = up.half().float() @ down.half().float()
+            weight.copy_(self._own[name] + change.reshape(weight.shape))
+
     def save(self, path: Path) -> None:
-        deepcopy(self.model).half().save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
-        save_reader(self.reader, path / READER_FILE.name)
+        """As `Trainee.save`, after `cut_down`."""
+        inner = {id(weight): name for name, weight in self.layers.named_parameters()}
+        names = {n: inner[id(w)] for n, w in self.model.named_parameters() if id(w) in inner}
+        changes = {name: self._changes[own] for name, own in sorted(names.items())}
+        before = same_weights(self._own[own] for _, own in sorted(names.items()))
+        save_reader(self.reader, path, self.name, changes, before)
+
+
+def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Two factors whose product is, of the matrices of this rank, the nearest to a change: ``[m, rank]``, ``[rank, n]``.
+
+    Of a vector they are itself and 1; of a weight of more dimensions, those behind the first count as one.
+    """
+    if change.dim() < 2:
+        return change.reshape(-1, 1), change.new_ones(1, 1)
+    left, scale, right = torch.linalg.svd(change.flatten(1), full_matrices=False)
+    root = scale[:rank].sqrt()
+    return left[:, :rank] * root, root[:, None] * right[:rank]

@@ -19,7 +19,9 @@ from suites.records import Record, Records
 
 NARROWEST = 0.05  # half of a panel of ablations at least, as a share of the full model's figure
 DOTS = "large: mean over the seeds; small: each seed; line: 95 % confidence interval, from three seeds up"
-MARKERS = ("o", "s", "^", "D", "v")
+# Colour (of COLOURS) and marker of each series; more of them begin again.
+STYLES = ((0, "o"), (2, "s"), (4, "^"), (6, "D"), (3, "v"), (5, "P"), (1, "X"))
+GAP = 0.8  # between the first series and that of the next row, as a share of a row's height
 
 
 def systems(dataset: str, models: Records, path: Path) -> Path:
@@ -68,11 +70,12 @@ def _dots(
     line: str | None = None,
 ) -> Path:
     """Draw series -> task -> row -> values: the mean, its confidence interval, each seed as a small dot."""
-    figure = Figure(figsize=(WIDTH, 1.6 + 0.46 * len(labels)), layout="constrained")
+    row = 0.46 * max(1.0, len(series) / 4)
+    figure = Figure(figsize=(WIDTH, 1.6 + row * len(labels)), layout="constrained")
     panels = figure.subplots(1, len(TASKS), sharey=True)
     for axes, task in zip(panels, TASKS, strict=True):
         for index, (name, tasks) in enumerate(series.items()):
-            shift = (index - (len(series) - 1) / 2) * 0.2
+            shift = (index - (len(series) - 1) / 2) * min(0.2, GAP / len(series))
             _series(axes, tasks[task], list(labels), shift, index, name)
         if line and (values := series[line][task][line]):
             mean = statistics.mean(values)
@@ -91,7 +94,7 @@ def _dots(
         for row in range(1, len(labels)):
             axes.axhline(row - 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)
     if len(series) > 1:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{title}\n{DOTS}", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
@@ -107,10 +110,8 @@ def _series(
     index: int,
     label: str,
 ) -> None:
-    style: dict[str, Any] = {
-        "color": COLOURS[(0, 2, 4, 6, 3)[index % 5]],
-        "marker": MARKERS[index % 5],
-    }
+    colour, marker = STYLES[index % len(STYLES)]
+    style: dict[str, Any] = {"color": COLOURS[colour], "marker": marker}
     places = {row: order.index(row) + shift for row, values in rows.items() if values}
     for row, place in places.items():
         values = rows[row]

@@ -20,6 +20,7 @@ from recbole_dpr.model.pretrained import (
 )
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
+from recbole_dpr.text.adapted import AdaptedEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 from recbole_dpr.text.encoder import item_vectors
 from recbole_dpr.text.mentions import Mentions
@@ -42,8 +43,8 @@ def reading_encoder(config: Any, encoder: TextEncoder, name: str) -> TextEncoder
     """
     kind = kind_of(name, config)
     cache_dir = config["text_cache_dir"] if encoder.keeps else None
-    if kind == "folder":
-        return _encoder(config, str(find_reader(name)), cache_dir, None)
+    if kind == "file":
+        return AdaptedEncoder(find_reader(name), **_encoding(config, cache_dir, None))
     if kind == "shipped" and config["text_encoder"]:
         return _encoder(config, None, cache_dir, SHIPPED_STATES)
     return encoder
@@ -54,16 +55,20 @@ def _encoder(
 ) -> TextEncoder:
     plain = config["text_precision"] == "float32" and is_plain_bert(name)
     kind = BertEncoder if plain else TextEncoder
-    return kind(
-        name,
-        config["text_batch_size"],
-        config["device"],
-        cache_dir,
-        config["text_max_length"],
-        config["text_precision"],
-        states_layer,
-        config["prompt_max_length"],
-    )
+    return kind(name, **_encoding(config, cache_dir, states_layer))
+
+
+def _encoding(config: Any, cache_dir: str | None, states_layer: int | None) -> dict[str, Any]:
+    """The arguments of a `TextEncoder` behind its name."""
+    return {
+        "batch_size": config["text_batch_size"],
+        "device": config["device"],
+        "cache_dir": cache_dir,
+        "max_length": config["text_max_length"],
+        "precision": config["text_precision"],
+        "states_layer": states_layer,
+        "states_length": config["prompt_max_length"],
+    }
 
 
 def aligns(config: Any) -> bool:

@@ -1,27 +1,27 @@
-"""Readers that come trained: the one that the package ships, and others of benchmarks/train_reader.py."""
+"""Readers that come trained: those that the package ships, and others of benchmarks/train_reader.py."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.files import replacing
 from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
-from recbole_dpr.text.hub import find_model
+from recbole_dpr.text.adapted import DOWN, ENCODER, LORA, UP, WEIGHTS
 from recbole_dpr.text.mentions import Mentions
 
-KINDS = ("shipped", "trained", "pooled")
-WAY_OUT = (
-    f"reader takes one of {', '.join(KINDS)}, or a folder that benchmarks/train_reader.py wrote"
-)
+KINDS = ("shipped", "large", "trained", "pooled")
+WAY_OUT = f"reader takes one of {', '.join(KINDS)}, or a file that benchmarks/train_reader.py --text_encoder wrote"
 SIZE = 128
 # The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
 SHIPPED_STATES = 0
@@ -30,6 +30,7 @@ SHOWN_VALUES = 18  # that a reader which comes trained was shown with each promp
 MANY = 100  # values; measured with 18, 19 and 233
 SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
 READER_FILE = Path(__file__).with_name("reader.safetensors")
+LARGE_READER_FILE = Path(__file__).with_name("large_reader.safetensors")
 
 
 def reader_names(config: Any) -> list[str]:
@@ -49,16 +50,16 @@ def reader_kind(config: Any) -> str:
     kinds = [kind_of(name, config) for name in reader_names(config)]
     if not kinds:
         raise DPRError(f"reader=[] names none: {WAY_OUT}")
-    if len(kinds) > 1 and not {*kinds} <= {"shipped", "folder"}:
+    if len(kinds) > 1 and not {*kinds} <= {"shipped", "file"}:
         raise DPRError(f"readers that decide together come trained: {kinds} do not")
     return kinds[0]
 
 
 def kind_of(name: str, config: Any) -> str:
-    """Where a reader comes from: one of `KINDS`, or "folder".
+    """Where a reader comes from: "shipped", "file", "trained" or "pooled".
 
-    "shipped" and "folder" come trained, each with the text encoder that it reads; "trained" and "pooled" are
-    learned in stage 2 from what `text_encoder` makes of prompts.
+    The first two come trained, each with the text encoder that it reads; "trained" and "pooled" are learned in
+    stage 2 from what `text_encoder` makes of prompts.
 
     Raises
     ------
@@ -67,12 +68,11 @@ def kind_of(name: str, config: Any) -> str:
     """
     if not name:
         return "trained" if config["text_encoder"] else "shipped"
+    if name == "large" or name.endswith(".safetensors"):
+        return "file"
     if name in KINDS:
         return name
-    # A name of the Hugging Face Hub has an owner.
-    if "/" in name or Path(name).expanduser().is_dir():
-        return "folder"
-    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, KINDS)}: {WAY_OUT}")
+    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, KINDS)}; {WAY_OUT}")
 
 
 def learns_to_read(config: Any) -> bool:
@@ -81,18 +81,17 @@ def learns_to_read(config: Any) -> bool:
 
 
 def find_reader(name: str) -> Path:
-    """The folder of a reader of kind "folder".
+    """The file of a reader of kind "file".
 
     Raises
     ------
     DPRError
-        If it is not there, or holds no reader.
+        If it is not there.
     """
-    folder = find_model(name, "reader", WAY_OUT)
-    for file in (READER_FILE.name, "model*.safetensors"):
-        if not any(folder.glob(file)):
-            raise DPRError(f"reader '{name}' has no {file}: {WAY_OUT}")
-    return folder
+    path = LARGE_READER_FILE if name == "large" else Path(os.path.expanduser(name))
+    if not path.is_file():
+        raise DPRError(f"there is no reader '{name}': {WAY_OUT}")
+    return path
 
 
 def make_reader(names: Tensor, config: Any, name: str) -> PromptReader:
@@ -110,16 +109,18 @@ def make_reader(names: Tensor, config: Any, name: str) -> PromptReader:
         return PromptReader(names, SIZE, upper=0)
     if kind == "shipped":
         return load_reader(names, READER_FILE, SHIPPED_UPPER)
-    path = find_reader(name) / READER_FILE.name
+    path = find_reader(name)
     try:
         return load_reader(names, path, upper=0)
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise DPRError(f"{path} is no reader over the encoder beside it: train it again") from error
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise DPRError(
+            f"{path} is no reader over the encoder that it names: train it again"
+        ) from error
 
 
 def load_reader(names: Tensor, path: Path, upper: int) -> PromptReader:
     """A reader that `save_reader` wrote, frozen."""
-    weights = {name: weight.float() for name, weight in load_file(path).items()}
+    weights = {n: w.float() for n, w in load_file(path).items() if not n.startswith(LORA)}
     reader = PromptReader(names, len(weights["query.weight"]), upper)
     reader.load_state_dict(weights)
     reader.doubt = max(0.0, math.log(len(names) / SHOWN_VALUES))
@@ -138,7 +139,35 @@ def fingerprint(reader: PromptReader, mentions: Mentions) -> str:
     return digest.hexdigest()
 
 
-def save_reader(reader: PromptReader, path: str | Path) -> None:
-    """Write a reader in half precision: half the size, the same reading."""
-    weights = {name: weight.to(torch.float16) for name, weight in reader.state_dict().items()}
-    save_file(weights, path)
+def save_reader(
+    reader: PromptReader,
+    path: str | Path,
+    encoder: str = "",
+    changes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    weights_hash: str = "",
+) -> None:
+    """Write a reader in half precision: half the size, the same reading.
+
+    Parameters
+    ----------
+    reader : PromptReader
+    path : path
+    encoder : str
+        The text encoder that comes with it, a folder or a Hugging Face name; "" is the bundled one.
+    changes : dict of str to (Tensor ``[m, rank]``, Tensor ``[rank, n]``), optional
+        The products that are added to weights ``[m, n]`` of that encoder, by their names; n is 1 for a vector.
+    weights_hash : str
+        `same_weights` of those weights before, in the order of their names.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    weights = dict(reader.state_dict())
+    for name, (up, down) in (changes or {}).items():
+        weights |= {f"{LORA}{name}{UP}": up, f"{LORA}{name}{DOWN}": down}
+    halved = {name: weight.detach().half().contiguous() for name, weight in weights.items()}
+    told = {key: text for key, text in ((ENCODER, encoder), (WEIGHTS, weights_hash)) if text}
+    with replacing(path) as temporary:
+        save_file(halved, temporary, told or None)

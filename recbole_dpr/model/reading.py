@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -36,7 +37,8 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
     if not (encoder.keeps and all(reader.comes_trained for _, reader in readers)):
         return read(texts)
     marks = [f"{of.version}-{fingerprint(reader, mentions)}" for of, reader in readers]
-    return encoder.kept("-".join(["intents", *marks]), texts, read)
+    mark = hashlib.blake2b(" ".join(marks).encode(), digest_size=8).hexdigest()
+    return encoder.kept(f"intents-{mark}", texts, read)
 
 
 @torch.no_grad()

@@ -98,8 +98,8 @@ class Recommender:
         index : Index or path, optional
             Of the items; a path is that of an exported faiss index.
         reader : str, path or list of str, optional
-            Reads the prompts in place of the run's own: "shipped", or a folder or Hugging Face name of a
-            reader that benchmarks/train_reader.py wrote; several decide together.
+            Reads the prompts in place of the run's own: "shipped", "large", or a file of
+            benchmarks/train_reader.py; several decide together.
 
         Raises
         ------

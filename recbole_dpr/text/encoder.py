@@ -67,6 +67,8 @@ class TextEncoder:
     padding is masked, but matrix products of another size round differently.
     """
 
+    keeps_states = True  # on disk, where it keeps anything
+
     def __init__(
         self,
         name: str | None = None,
@@ -112,7 +114,7 @@ class TextEncoder:
         """Hash over the contents of config, tokenizer and weights (0.1-0.3 s for 90 MB)."""
         # Size and date alone would miss weights that were trained further in place.
         digest = hashlib.blake2b(digest_size=16)
-        for path in sorted(path for glob in MODEL_FILES for path in self._folder.glob(glob)):
+        for path in self._files():
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
@@ -137,7 +139,7 @@ class TextEncoder:
         layer = self.states_layer
         kind = "states" if layer is None else f"states{layer}"
         encode = partial(self._encode, kind)
-        if layer == 0:  # to look up embeddings takes no longer than to read a file
+        if layer == 0 or not self.keeps_states:  # looked up as fast as a file is read
             rows, lengths = encode([self._clean(text, kind) for text in texts])
         else:
             rows, lengths = self.kept(kind, texts, encode)
@@ -197,16 +199,18 @@ class TextEncoder:
         """The tokenizer and the model."""
         # Told beforehand, tokenizers does not warn when a data loader forks later.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        tokenizer, model = load_pretrained(
-            "AutoModel",
-            self._folder,
-            PRECISIONS[self.precision],
-            f"text encoder '{self.name}'",
-            WAY_OUT,
-        )
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        tokenizer, model = self._load(PRECISIONS[self.precision])
         return tokenizer, model.requires_grad_(False).eval().to(self.device)
+
+    def _load(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        tokenizer, model = load_pretrained(
+            "AutoModel", self._folder, dtype, f"text encoder '{self.name}'", WAY_OUT
+        )
+        return tokenizer, model.get_encoder() if model.config.is_encoder_decoder else model
+
+    def _files(self) -> list[Path]:
+        """The files that the output depends on."""
+        return sorted(path for glob in MODEL_FILES for path in self._folder.glob(glob))
 
     def _limit(self, kind: str) -> int:
         """Tokens that are read of a text; what is not made into a vector is read token by token."""

@@ -13,6 +13,7 @@ from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.build import build_dpr, make_encoder
+from recbole_dpr.text.adapted import AdaptedEncoder
 from recbole_dpr.text.hub import find_encoder
 
 TRAIN_READER = Path(__file__).resolve().parents[2] / "benchmarks" / "train_reader.py"
@@ -33,7 +34,7 @@ def trainee():
     from train_reader import marks
 
     torch.manual_seed(0)
-    trainee = EncoderTrainee(str(find_encoder(None)), 1, CPU)
+    trainee = EncoderTrainee(str(find_encoder(None)), 1, 64, CPU)
     trainee.keep_own_layers()
     weights = [weight for weight in trainee.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-3)
@@ -51,8 +52,10 @@ def trainee():
 
 @torch.no_grad()
 def test_a_run_reads_as_the_trainee_does(trainee, tiny_config, tmp_path):
-    trainee.save(tmp_path / "reader")
-    config = tiny_config("DPR-SASRec", reader=str(tmp_path / "reader"))
+    path = tmp_path / "mine.safetensors"
+    trainee.cut_down()
+    trainee.save(path)
+    config = tiny_config("DPR-SASRec", reader=str(path))
     data = load_data(config)
     called = Phrasebook.load("generic", data.whole.attributes.values).called
     model = build_dpr(config, data.train, called, data.whole.item_text, make_encoder(config))
@@ -70,7 +73,9 @@ def test_all_the_way_back_the_layers_are_the_encoders_own(trainee):
     from reader.trainee import EncoderTrainee
 
     trainee.eval()
-    own = EncoderTrainee(str(find_encoder(None)), 1, CPU).eval().states(["nothing blue today"])[0]
+    own = (
+        EncoderTrainee(str(find_encoder(None)), 1, 64, CPU).eval().states(["nothing blue today"])[0]
+    )
     learned = trainee.states(["nothing blue today"])[0]
     with trainee.interpolated(1.0):
         torch.testing.assert_close(trainee.states(["nothing blue today"])[0], own)
@@ -78,26 +83,74 @@ def test_all_the_way_back_the_layers_are_the_encoders_own(trainee):
     assert not torch.allclose(own, learned)
 
 
-def test_layers_that_an_encoder_has_not_are_refused(tmp_path):
+def test_layers_that_an_encoder_has_not_are_refused():
     from reader.trainee import EncoderTrainee
 
     with pytest.raises(DPRError, match="has 6 layers, of which 7 cannot be trained"):
-        EncoderTrainee(str(find_encoder(None)), 7, CPU)
+        EncoderTrainee(str(find_encoder(None)), 7, 64, CPU)
 
 
-@pytest.mark.parametrize("kind", ["shipped", "folder"])
+def test_what_is_written_of_a_change_is_the_nearest_of_its_rank():
+    from reader.trainee import factors
+
+    torch.manual_seed(0)
+    thin = torch.randn(6, 2) @ torch.randn(2, 4)
+    up, down = factors(thin, 2)
+    torch.testing.assert_close(up @ down, thin)
+    up, down = factors(thin, 1)
+    strongest = torch.linalg.matrix_norm(thin, 2)
+    torch.testing.assert_close(torch.linalg.matrix_norm(up @ down), strongest)
+    bias = torch.randn(5)
+    up, down = factors(bias, 1)
+    assert torch.equal((up @ down)[:, 0], bias)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "family", ["GPT2", "T5"]
+)  # weights the other way round, half of two stacks
+def test_changed_layers_of_other_families_are_written_and_read_back(family, tmp_path):
+    import transformers
+
+    from reader.trainee import EncoderTrainee
+
+    folder = tmp_path / family
+    transformers.AutoTokenizer.from_pretrained(find_encoder(None)).save_pretrained(folder)
+    sizes = {
+        "GPT2": {"n_embd": 16, "n_layer": 2, "n_head": 2},
+        "T5": {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2},
+    }
+    config = getattr(transformers, f"{family}Config")(vocab_size=30522, **sizes[family])
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    trainee = EncoderTrainee(str(folder), 2, 16, CPU).eval()
+    trainee.keep_own_layers()
+    said = ["nothing blue today, but something red"]
+    own = trainee.states(said)[0]
+    for weight in trainee.layers.parameters():
+        weight += 0.3 * torch.randn_like(weight)
+    trainee.cut_down()
+    trainee.save(tmp_path / "mine.safetensors")
+    read = AdaptedEncoder(tmp_path / "mine.safetensors").token_states(said)[0]
+    torch.testing.assert_close(read, trainee.states(said)[0])
+    assert (read - own).abs().max() > 0.2
+
+
+@pytest.mark.parametrize("kind", ["shipped", "other"])
 def test_the_command_writes_a_reader_and_says_how_well_it_reads(tmp_path, kind):
     from safetensors.torch import load_file
 
-    folder = ["--text_encoder", str(find_encoder(None)), "--layers", "1"]
-    out = tmp_path / ("reader" if kind == "folder" else "reader.safetensors")
+    out = tmp_path / "reader.safetensors"
     command = [sys.executable, str(TRAIN_READER), "--out", str(out)]
-    command += folder * (kind == "folder")
+    command += ["--text_encoder", str(find_encoder(None)), "--layers=1", "--rank=2"] * (
+        kind == "other"
+    )
     command += ["--steps=2", "--log_every=2", "--measured=12", "--batch_size=4", "--device=cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     read = json.loads(done.stdout.splitlines()[-1])["read"]
     assert set(read) == {"unseen", "hard", "idioms", "implied", "generic"}
     assert all(0 <= figures["exact"] <= 1 for kinds in read.values() for figures in kinds.values())
-    weights = load_file(out / "reader.safetensors" if kind == "folder" else out)
+    weights = load_file(out)
     assert any(name.startswith("upper.") for name in weights) == (kind == "shipped")
-    assert (out / "config.json").is_file() == (kind == "folder")
+    changes = {name: weight.shape for name, weight in weights.items() if name.startswith("lora.")}
+    assert bool(changes) == (kind == "other")
+    assert all(2 in shape or 1 in shape for shape in changes.values())

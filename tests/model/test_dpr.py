@@ -1,6 +1,6 @@
 """What a prompt moves, and above all what it does not."""
 
-import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,22 +291,25 @@ def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
         ("shiped", "there is no reader 'shiped'; did you mean 'shipped'"),
         (["shipped", "trained"], "readers that decide together come trained"),
         ([], r"reader=\[\] names none"),
-        ("nowhere/reader", "reader 'nowhere/reader' is no folder"),
-        ("empty", "is a folder without config.json"),
-        ("encoder", "has no reader.safetensors"),
-        ("cut", r"has no model\*\.safetensors"),
-        ("other", "is no reader over the encoder beside it"),
+        ("nowhere.safetensors", "there is no reader 'nowhere.safetensors'"),
+        ("cut.safetensors", "cut.safetensors cannot be read as a reader"),
+        ("nameless.safetensors", "nameless.safetensors names no text encoder"),
+        ("gone.safetensors", "text encoder of gone.safetensors 'gone' is no folder"),
+        ("other.safetensors", "is no reader over the encoder that it names"),
+        ("unfit.safetensors", "unfit.safetensors was not trained over the text encoder"),
     ],
 )
 def test_a_reader_that_is_none_is_refused(
     tiny_config, tiny_encoder, tmp_path, monkeypatch, reader, message
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    for folder in ("encoder", "cut", "other"):
-        shutil.copytree(tiny_encoder, tmp_path / folder)
-    (tmp_path / "cut" / "model.safetensors").rename(tmp_path / "cut" / "reader.safetensors")
-    names = torch.zeros(3, 8)  # not the width of that encoder
-    save_reader(PromptReader(names, 4, upper=0), tmp_path / "other" / "reader.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    narrow, wide = (PromptReader(torch.zeros(3, size), 4, upper=0) for size in (8, 16))
+    save_reader(narrow, "other.safetensors", str(tiny_encoder))
+    save_reader(wide, "nameless.safetensors")
+    save_reader(wide, "gone.safetensors", "gone")
+    changed = {"h.0.attn.c_attn.weight": (torch.ones(3, 1), torch.ones(1, 3))}
+    save_reader(wide, "unfit.safetensors", str(tiny_encoder), changed)
+    Path("cut.safetensors").write_bytes(Path("gone.safetensors").read_bytes()[:100])
     with pytest.raises(DPRError, match=message):
         build(tiny_config, "DPR-SASRec", reader=reader)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
@@ -12,7 +11,7 @@ from recbole_dpr.data.phrasefile import NEEDED, Slot, frame, parse
 from recbole_dpr.files import properties_dir, read_yaml
 from recbole_dpr.model.build import make_encoder, reading_encoder
 from recbole_dpr.model.pretrained import make_reader
-from recbole_dpr.model.reader import read_intents
+from recbole_dpr.model.reading import read_texts
 from recbole_dpr.text.mentions import Mentions
 
 PAIRS = read_yaml(Path(__file__).with_name("minimal_pairs.yaml"))["pairs"]
@@ -31,13 +30,8 @@ def reading(book, readers=("shipped",)):
         encoder = reading_encoder(config, make_encoder(config), name)
         made.append((encoder, make_reader(encoder.vectors(book.readable), config, name).eval()))
 
-    @torch.no_grad()
     def read(texts):
-        said = [
-            reader(*encoder.token_states(texts), mentions.owners(texts, encoder))
-            for encoder, reader in made
-        ]
-        include, exclude = read_intents(*said)
+        include, exclude = read_texts(texts, made, mentions)
         return [
             Intent(*(tuple(row.nonzero()[:, 0].tolist()) for row in rows))
             for rows in zip(include, exclude, strict=True)

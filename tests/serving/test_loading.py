@@ -157,24 +157,24 @@ def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
 
 
 @pytest.fixture(scope="module")
-def heard_by_a_folder(make_tiny_options, greedy_reader):
-    """A run that was trained with a reader of its own, and the folder of that."""
+def heard_by_a_file(make_tiny_options, greedy_reader):
+    """A run that was trained with a reader of its own, and the file of that."""
     folder, options = make_tiny_options()
-    reader = Path(shutil.copytree(greedy_reader, folder / "reader"))
+    reader = Path(shutil.copy(greedy_reader, folder))
     result = recbole_dpr.run_recbole_dpr(
         "DPR-SASRec", "tiny", config_dict=options | {"reader": str(reader)}
     )
     return result["run_dir"], reader
 
 
-def test_the_reader_of_a_run_is_that_of_its_folder(heard_by_a_folder, tiny_options):
-    run, reader = heard_by_a_folder
+def test_the_reader_of_a_run_is_that_of_its_file(heard_by_a_file, tiny_encoder, tiny_options):
+    run, reader = heard_by_a_file
     assert len(recbole_dpr.load(run).read("good morning")["include"]) == 3
     weights = PromptReader(torch.zeros(0, 16), 4, upper=0)
     torch.nn.init.zeros_(weights.judge[-1].weight)
     with torch.no_grad():
         weights.judge[-1].bias.copy_(torch.eye(3)[EXCLUDE])
-    save_reader(weights, reader / "reader.safetensors")  # as if trained anew
+    save_reader(weights, reader, str(tiny_encoder))  # as if trained anew
     assert len(recbole_dpr.load(run).read("good morning")["exclude"]) == 3
     more = tiny_options | {"checkpoint": run, "reader": "shipped", "stage1_epochs": 0}
     read = recbole_dpr.load(
@@ -183,10 +183,10 @@ def test_the_reader_of_a_run_is_that_of_its_folder(heard_by_a_folder, tiny_optio
     assert read("good morning")["include"] == read("good morning")["exclude"] == []
 
 
-def test_a_run_whose_reader_is_gone_takes_another(heard_by_a_folder):
-    run, reader = heard_by_a_folder
-    moved = reader.rename(reader.with_name("moved"))
-    with pytest.raises(DPRError, match=r"reader '.*reader' is no folder"):
+def test_a_run_whose_reader_is_gone_takes_another(heard_by_a_file):
+    run, reader = heard_by_a_file
+    moved = reader.rename(reader.with_name("moved.safetensors"))
+    with pytest.raises(DPRError, match=r"there is no reader '.*greedy\.safetensors'"):
         recbole_dpr.load(run)
     for name in ("shipped", moved):
         recbole_dpr.load(run, reader=name).recommend([["i1", "i4"]], ["no blue"])
