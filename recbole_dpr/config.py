@@ -37,7 +37,7 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
-from recbole_dpr.model.pretrained import KINDS, reader_names
+from recbole_dpr.model.pretrained import NAMES, reader_names
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.stage_options import StageOptions, warn_overruled
@@ -189,7 +189,7 @@ class DPRConfig(Config):
             options[name] = _in_full(options[name], ())
         options["phrasebook"] = _in_full(options["phrasebook"], known_phrasebooks())
         if options["reader"]:
-            readers = [_in_full(name, KINDS) for name in reader_names(options)]
+            readers = [_in_full(name, NAMES) for name in reader_names(options)]
             options["reader"] = readers if isinstance(options["reader"], list) else readers[0]
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of

@@ -10,6 +10,7 @@ from torch import Tensor
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import (
+    LEARNED,
     SHIPPED_STATES,
     find_reader,
     kind_of,
@@ -20,7 +21,7 @@ from recbole_dpr.model.pretrained import (
 )
 from recbole_dpr.model.ways import Scores, way_of
 from recbole_dpr.text import TextEncoder
-from recbole_dpr.text.adapted import AdaptedEncoder
+from recbole_dpr.text.adapted import ENCODER, AdaptedEncoder, header
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 from recbole_dpr.text.encoder import item_vectors
 from recbole_dpr.text.mentions import Mentions
@@ -41,13 +42,13 @@ def reading_encoder(config: Any, encoder: TextEncoder, name: str) -> TextEncoder
     DPRError
         As `find_reader`.
     """
-    kind = kind_of(name, config)
-    cache_dir = config["text_cache_dir"] if encoder.keeps else None
-    if kind == "file":
-        return AdaptedEncoder(find_reader(name), **_encoding(config, cache_dir, None))
-    if kind == "shipped" and config["text_encoder"]:
-        return _encoder(config, None, cache_dir, SHIPPED_STATES)
-    return encoder
+    if kind_of(name, config) in LEARNED:
+        return encoder
+    path, cache_dir = find_reader(name), config["text_cache_dir"] if encoder.keeps else None
+    if header(path)[ENCODER]:
+        return AdaptedEncoder(path, **_encoding(config, cache_dir, None))
+    # The bundled one, which is that of the items, too, unless they have another.
+    return _encoder(config, None, cache_dir, SHIPPED_STATES) if config["text_encoder"] else encoder
 
 
 def _encoder(

@@ -20,8 +20,7 @@ from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.text.adapted import DOWN, ENCODER, LORA, UP, WEIGHTS
 from recbole_dpr.text.mentions import Mentions
 
-KINDS = ("shipped", "large", "trained", "pooled")
-WAY_OUT = f"reader takes one of {', '.join(KINDS)}, or a file that benchmarks/train_reader.py --text_encoder wrote"
+LEARNED = ("trained", "pooled")  # in stage 2
 SIZE = 128
 # The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
 SHIPPED_STATES = 0
@@ -31,6 +30,9 @@ MANY = 100  # values; measured with 18, 19 and 233
 SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 LARGE_READER_FILE = Path(__file__).with_name("large_reader.safetensors")
+FILES = {"shipped": READER_FILE, "large": LARGE_READER_FILE}
+NAMES = (*FILES, *LEARNED)
+WAY_OUT = f"reader takes one of {', '.join(NAMES)}, or a file that benchmarks/train_reader.py wrote"
 
 
 def reader_names(config: Any) -> list[str]:
@@ -50,7 +52,7 @@ def reader_kind(config: Any) -> str:
     kinds = [kind_of(name, config) for name in reader_names(config)]
     if not kinds:
         raise DPRError(f"reader=[] names none: {WAY_OUT}")
-    if len(kinds) > 1 and not {*kinds} <= {"shipped", "file"}:
+    if len(kinds) > 1 and {*kinds} & {*LEARNED}:
         raise DPRError(f"readers that decide together come trained: {kinds} do not")
     return kinds[0]
 
@@ -68,27 +70,27 @@ def kind_of(name: str, config: Any) -> str:
     """
     if not name:
         return "trained" if config["text_encoder"] else "shipped"
-    if name == "large" or name.endswith(".safetensors"):
-        return "file"
-    if name in KINDS:
+    if name == "shipped" or name in LEARNED:
         return name
-    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, KINDS)}; {WAY_OUT}")
+    if name in FILES or name.endswith(".safetensors"):
+        return "file"
+    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, NAMES)}; {WAY_OUT}")
 
 
 def learns_to_read(config: Any) -> bool:
     """Whether a run trains its reader."""
-    return reader_kind(config) in ("trained", "pooled")
+    return reader_kind(config) in LEARNED
 
 
 def find_reader(name: str) -> Path:
-    """The file of a reader of kind "file".
+    """The file of a reader that comes trained.
 
     Raises
     ------
     DPRError
         If it is not there.
     """
-    path = LARGE_READER_FILE if name == "large" else Path(os.path.expanduser(name))
+    path = FILES.get(name or "shipped") or Path(os.path.expanduser(name))
     if not path.is_file():
         raise DPRError(f"there is no reader '{name}': {WAY_OUT}")
     return path
@@ -107,21 +109,20 @@ def make_reader(names: Tensor, config: Any, name: str) -> PromptReader:
         return PooledReader(names, SIZE, upper=0)
     if kind == "trained":
         return PromptReader(names, SIZE, upper=0)
-    if kind == "shipped":
-        return load_reader(names, READER_FILE, SHIPPED_UPPER)
     path = find_reader(name)
     try:
-        return load_reader(names, path, upper=0)
+        return load_reader(names, path)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
         raise DPRError(
             f"{path} is no reader over the encoder that it names: train it again"
         ) from error
 
 
-def load_reader(names: Tensor, path: Path, upper: int) -> PromptReader:
+def load_reader(names: Tensor, path: Path) -> PromptReader:
     """A reader that `save_reader` wrote, frozen."""
     weights = {n: w.float() for n, w in load_file(path).items() if not n.startswith(LORA)}
-    reader = PromptReader(names, len(weights["query.weight"]), upper)
+    upper = {name.split(".")[1] for name in weights if name.startswith("upper.")}
+    reader = PromptReader(names, len(weights["query.weight"]), len(upper))
     reader.load_state_dict(weights)
     reader.doubt = max(0.0, math.log(len(names) / SHOWN_VALUES))
     if len(names) >= MANY:

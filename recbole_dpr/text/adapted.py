@@ -28,28 +28,21 @@ class AdaptedEncoder(TextEncoder):
     Parameters
     ----------
     path : Path
-        A reader's file, which names the encoder and holds the changes.
+        A reader's file that names an encoder, and holds the changes.
     **options
         Those of `TextEncoder` behind its name.
 
     Raises
     ------
     DPRError
-        If the file names no encoder, or one that is not there.
+        If the encoder is not there.
     """
 
     keeps_states = False  # what a reader has read of them is kept
 
     def __init__(self, path: Path, **options: Any) -> None:
-        try:
-            with safe_open(path, framework="pt") as file:
-                self._told = {ENCODER: "", **(file.metadata() or {})}
-        except (SafetensorError, OSError) as error:
-            raise DPRError(f"{path} cannot be read as a reader: {error}") from error
+        self._path, self._told = path, header(path)
         name = self._told[ENCODER]
-        if not name:
-            raise DPRError(f"{path} names no text encoder: train it with --text_encoder")
-        self._path = path
         files = " ".join(f"--include '{pattern}'" for pattern in MODEL_FILES)
         way_out = f"download it (hf download {name} {files}), or take another reader"
         folder = find_model(name, f"text encoder of {path.name}", way_out)
@@ -77,6 +70,21 @@ class AdaptedEncoder(TextEncoder):
                 f"{self._path} was not trained over the text encoder in {self._folder}, but over another of its name"
             )
         return tokenizer, model.to(dtype)
+
+
+def header(path: Path) -> dict[str, str]:
+    """What a reader's file says of itself; under `ENCODER`, "" where that is the bundled one.
+
+    Raises
+    ------
+    DPRError
+        If it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {ENCODER: "", **(file.metadata() or {})}
+    except (SafetensorError, OSError) as error:
+        raise DPRError(f"{path} cannot be read as a reader: {error}") from error
 
 
 def same_weights(weights: Iterable[Tensor]) -> str:

@@ -1,5 +1,6 @@
 """What a prompt moves, and above all what it does not."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from recbole_dpr.data.windows import PrefixWindows
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model import reading
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import make_reader, save_reader
+from recbole_dpr.model.pretrained import READER_FILE, make_reader, save_reader
 from recbole_dpr.model.reader import PromptReader
 
 
@@ -149,6 +150,18 @@ def test_several_readers_decide_together(tiny_config, tiny_encoder, greedy_reade
     twice.reader = shipped.reader = twice.other_readers[0][1]  # without the noise of `build`
     for one, two in zip(shipped.read(said), twice.read(said), strict=True):
         assert torch.equal(one, two)
+
+
+@torch.no_grad()
+def test_a_reader_over_the_default_encoder_may_lie_elsewhere(tiny_config, tiny_encoder, tmp_path):
+    mine = shutil.copy(READER_FILE, tmp_path / "mine.safetensors")
+    said, read = ["something red please", "nothing blue", "good morning"], []
+    for options in ({}, {"reader": str(mine)}, {"reader": str(mine), "text_encoder": tiny_encoder}):
+        options = {name: str(option) for name, option in options.items()}
+        model, _ = build(tiny_config, "DPR-SASRec", **options)
+        model.reader = make_reader(model.reader.names, {}, options.get("reader", "shipped")).eval()
+        read.append(torch.stack(model.read(said)))
+    assert read[0].any() and torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
 
 
 @torch.no_grad()
@@ -293,7 +306,7 @@ def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
         ([], r"reader=\[\] names none"),
         ("nowhere.safetensors", "there is no reader 'nowhere.safetensors'"),
         ("cut.safetensors", "cut.safetensors cannot be read as a reader"),
-        ("nameless.safetensors", "nameless.safetensors names no text encoder"),
+        ("nameless.safetensors", "is no reader over the encoder that it names"),
         ("gone.safetensors", "text encoder of gone.safetensors 'gone' is no folder"),
         ("other.safetensors", "is no reader over the encoder that it names"),
         ("unfit.safetensors", "unfit.safetensors was not trained over the text encoder"),

@@ -95,7 +95,7 @@ def test_the_large_reader_fits_its_encoder(monkeypatch, tmp_path):
         up, down = (file.get_slice(LORA + name + side).get_shape() for side in (UP, DOWN))
         rows, columns = (*shapes[name], 1)[:2]
         assert (up, down) == ([rows, min(64, columns)], [min(64, columns), columns])
-    assert load_reader(torch.zeros(3, 768), LARGE_READER_FILE, upper=0).comes_trained
+    assert load_reader(torch.zeros(3, 768), LARGE_READER_FILE).comes_trained
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
