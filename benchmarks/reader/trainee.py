@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pretrained import (
     SHIPPED_STATES,
-    SHIPPED_UPPER,
     SIZE,
     save_reader,
 )
@@ -87,10 +86,9 @@ class ShippedTrainee(Trainee):
         super().__init__()
         self.device = device
         self.encoder = BertEncoder(max_length=MAX_LENGTH, states_layer=SHIPPED_STATES)
-        self.reader = PromptReader(torch.zeros(0, self.encoder.dim), SIZE, SHIPPED_UPPER)
-        for source, target in zip(
-            self.encoder.layers[SHIPPED_STATES:], self.reader.upper, strict=True
-        ):
+        upper = self.encoder.layers[SHIPPED_STATES:]
+        self.reader = PromptReader(torch.zeros(0, self.encoder.dim), SIZE, len(upper))
+        for source, target in zip(upper, self.reader.upper, strict=True):
             target.load_state_dict(source.state_dict())
         self.layers = self.reader.upper
         self._known: dict[str, Tensor] = {}

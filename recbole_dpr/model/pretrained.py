@@ -22,9 +22,8 @@ from recbole_dpr.text.mentions import Mentions
 
 LEARNED = ("trained", "pooled")  # in stage 2
 SIZE = 128
-# The layer of the bundled encoder whose states the shipped reader takes: its embeddings.
+# The layer of the bundled encoder whose states a reader over it takes: its embeddings. Those above it are the reader's own.
 SHIPPED_STATES = 0
-SHIPPED_UPPER = 6  # the layers above it, which the reader has made its own
 SHOWN_VALUES = 18  # that a reader which comes trained was shown with each prompt
 MANY = 100  # values; measured with 18, 19 and 233
 SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
