@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.pretrained import (
-    SHIPPED_STATES,
-    SIZE,
-    save_reader,
-)
+from recbole_dpr.model.pretrained import SHIPPED_STATES, SIZE, save_reader
 from recbole_dpr.model.reader import PromptReader
-from recbole_dpr.text.adapted import same_weights
+from recbole_dpr.text.adapted import hash_of_vectors
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.hub import WAY_OUT, find_encoder, load_pretrained
 from recbole_dpr.training.averaging import copy_of_weights, put_weights
@@ -191,7 +187,7 @@ class EncoderTrainee(Trainee):
         inner = {id(weight): name for name, weight in self.layers.named_parameters()}
         names = {n: inner[id(w)] for n, w in self.model.named_parameters() if id(w) in inner}
         changes = {name: self._changes[own] for name, own in sorted(names.items())}
-        before = same_weights(self._own[own] for _, own in sorted(names.items()))
+        before = hash_of_vectors(self._own[own] for _, own in sorted(names.items()))
         save_reader(self.reader, path, self.name, changes, before)
 
 

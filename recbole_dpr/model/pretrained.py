@@ -157,7 +157,7 @@ def save_reader(
     changes : dict of str to (Tensor ``[m, rank]``, Tensor ``[rank, n]``), optional
         The products that are added to weights ``[m, n]`` of that encoder, by their names; n is 1 for a vector.
     weights_hash : str
-        `same_weights` of those weights before, in the order of their names.
+        `hash_of_vectors` of those weights before, in the order of their names.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.text.encoder import TextEncoder
 from recbole_dpr.text.hub import MODEL_FILES, find_model
 
-# In the header of a reader's file: which encoder it changes, and `same_weights` of those that it changes.
+# In the header of a reader's file: which encoder it changes, and `hash_of_vectors` of those that it changes.
 ENCODER, WEIGHTS = "encoder", "weights"
 # Names of the changes: that of a weight [m, n] is lora.NAME.up [m, rank] times lora.NAME.down [rank, n].
 LORA, UP, DOWN = "lora.", ".up", ".down"
@@ -60,7 +60,7 @@ class AdaptedEncoder(TextEncoder):
         names = sorted({name.removesuffix(UP).removesuffix(DOWN) for name in changes})
         try:
             changed = [weights[name.removeprefix(LORA)] for name in names]
-            known = self._told.get(WEIGHTS) in (None, same_weights(changed))
+            known = self._told.get(WEIGHTS) in (None, hash_of_vectors(changed))
             for name, weight in zip(names, changed, strict=True):
                 weight.add_((changes[name + UP] @ changes[name + DOWN]).reshape(weight.shape))
         except (KeyError, RuntimeError):
@@ -87,7 +87,7 @@ def header(path: Path) -> dict[str, str]:
         raise DPRError(f"{path} cannot be read as a reader: {error}") from error
 
 
-def same_weights(weights: Iterable[Tensor]) -> str:
+def hash_of_vectors(weights: Iterable[Tensor]) -> str:
     """A hash of the vectors among weights, biases and norms: few numbers that tell one training from another."""
     digest = hashlib.blake2b(digest_size=16)
     for weight in weights:

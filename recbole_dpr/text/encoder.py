@@ -67,7 +67,7 @@ class TextEncoder:
     padding is masked, but matrix products of another size round differently.
     """
 
-    keeps_states = True  # on disk, where it keeps anything
+    keeps_states = True  # token states too, where it keeps anything on disk
 
     def __init__(
         self,
@@ -139,7 +139,8 @@ class TextEncoder:
         layer = self.states_layer
         kind = "states" if layer is None else f"states{layer}"
         encode = partial(self._encode, kind)
-        if layer == 0 or not self.keeps_states:  # looked up as fast as a file is read
+        # Embeddings are looked up as fast as a file is read.
+        if layer == 0 or not self.keeps_states:
             rows, lengths = encode([self._clean(text, kind) for text in texts])
         else:
             rows, lengths = self.kept(kind, texts, encode)

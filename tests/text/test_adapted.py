@@ -11,7 +11,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pretrained import LARGE_READER_FILE, load_reader, save_reader
 from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.text import TextEncoder
-from recbole_dpr.text.adapted import DOWN, LORA, UP, AdaptedEncoder, same_weights
+from recbole_dpr.text.adapted import DOWN, LORA, UP, AdaptedEncoder, hash_of_vectors
 
 SAID = ["nothing blue today", "red"]
 WEIGHT, BIAS = "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"  # [16, 48], [48]
@@ -73,7 +73,7 @@ def test_token_states_are_not_kept(tiny_encoder, tmp_path):
 def test_another_encoder_of_the_same_name_is_refused(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
     model = AutoModel.from_pretrained(folder)
-    before = same_weights([dict(model.named_parameters())[BIAS]])
+    before = hash_of_vectors([dict(model.named_parameters())[BIAS]])
     path = changed(tmp_path / "mine.safetensors", folder, before=before)
     AdaptedEncoder(path).token_states(SAID)
     with torch.no_grad():
