@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from recbole_dpr.compat import process_group_of_one
-from recbole_dpr.data.atomic import AtomicFile
 from recbole_dpr.data.attributes import Attributes, attribute_ids
+from recbole_dpr.data.checked import CheckedDataset
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.logged import SUFFIX, PromptFile
 from recbole_dpr.errors import DPRError
@@ -25,19 +20,9 @@ from recbole_dpr.errors import DPRError
 SEEN_LIST = "seen_list"  # all items of a history, where its list has the last ones alone
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
 LOGGED_FIELD = "logged_prompt_id"  # with which logged prompt an interaction came about
-# Options that name columns of the .inter file, and the types that these must have there.
-TYPES = {
-    "USER_ID_FIELD": "token",
-    "ITEM_ID_FIELD": "token",
-    "TIME_FIELD": "float",
-    "PROMPT_ID_FIELD": "token",
-}
-# Of the steps of all histories: where fewer go back in time (0.1 % of ml-100k), nobody need act on it.
-BACKWARDS = 0.01
-QUOTES = "take away double quotes at the beginning of its cells"
 
 
-class PromptDataset(SequentialDataset):
+class PromptDataset(CheckedDataset):
     """RecBole's sequential data set, whose interactions may carry a prompt.
 
     RecBole 1.2.1 materialises one padded list of length L per interaction (N x L numbers per field:
@@ -68,113 +53,6 @@ class PromptDataset(SequentialDataset):
         self.whole_histories = False
         self.inter_feat: Any
         super().__init__(config)
-
-    def _download(self) -> None:
-        try:
-            with process_group_of_one():
-                super()._download()
-        except OSError as error:
-            raise DPRError(
-                f"data set {self.dataset_name} is not in {self.dataset_path} and could not be "
-                f"downloaded ({error}); put its atomic files there or set --data_path"
-            ) from error
-
-    def _load_data(self, token: str, dataset_path: str) -> None:
-        if not os.path.exists(dataset_path):
-            self._download()
-        interactions, items = (Path(dataset_path) / f"{token}.{end}" for end in ("inter", "item"))
-        if not interactions.is_file():
-            raise DPRError(
-                f"there is no file {interactions}; a data set needs its interactions there"
-            )
-        self._check_columns(interactions, TYPES)
-        if items.is_file():
-            self._check_columns(items, ["ITEM_ID_FIELD"])
-        super()._load_data(token, dataset_path)
-
-    def _check_columns(self, path: Path, options: Iterable[str]) -> None:
-        """Name the file and the column that is missing, where RecBole raises a bare KeyError."""
-        types = AtomicFile(path, self.config).columns
-        for option in options:
-            name, wanted = self.config[option], TYPES[option]
-            if name not in types and option != "PROMPT_ID_FIELD":
-                raise DPRError(
-                    f"{path} has no column {name!r} ({option}); it has {[*types]}: set "
-                    f"--{option}=..., or rename the column"
-                )
-            if types.get(name, wanted) != wanted:
-                raise DPRError(
-                    f"{path}: {name}:{types[name]} ({option}) must be {name}:{wanted}"
-                    + "; times are numbers that grow" * (option == "TIME_FIELD")
-                )
-
-    def _load_feat(self, filepath: str, source: Any) -> Any:
-        """As RecBole's, which shifts the cells of a row that has one too many, and leaves missing ones empty.
-
-        It also reads cells that begin with a double quote as quoted, over the ends of lines.
-        """
-        if self._get_load_and_unload_col(source)[0] == set():  # RecBole: load nothing
-            return None
-        lines = sum(1 for _ in AtomicFile(filepath, self.config).rows())
-        if not lines:
-            raise DPRError(f"{filepath} holds no rows, its columns alone")
-        try:
-            table = super()._load_feat(filepath, source)
-        except pd.errors.ParserError as error:
-            raise DPRError(f"{filepath} cannot be read ({error}): {QUOTES}") from error
-        except ValueError as error:  # words in a column of numbers
-            raise DPRError(f"{filepath} cannot be read: {error}") from error
-        if table is not None and len(table) < lines:
-            raise DPRError(f"{filepath}: {lines} lines became {len(table)} rows; {QUOTES}")
-        return table
-
-    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        """As RecBole's, which gives an interaction without a time the mean of all times."""
-        super()._load_inter_feat(token, dataset_path)
-        if self.time_field not in self.inter_feat:
-            raise DPRError(
-                f"histories need {self.time_field} (TIME_FIELD); take it out of unload_col"
-            )
-        without = int(self.inter_feat[self.time_field].isna().sum())
-        if without:
-            raise DPRError(
-                f"{without} of {len(self.inter_feat)} interactions in {token}.inter have no "
-                f"{self.time_field} (TIME_FIELD), and so no place in a history: fill it in or leave them out"
-            )
-
-    def _filter_inter_by_user_or_item(self) -> None:
-        before = len(self.inter_feat)
-        super()._filter_inter_by_user_or_item()
-        if len(self.inter_feat) < before:
-            self.logger.warning(
-                f"{before - len(self.inter_feat)} of {before} interactions are left out, because their item (or user) has no row "
-                f"in {self.dataset_name}.item (or .user); --filter_inter_by_user_or_item=False keeps them"
-            )
-
-    def _normalize(self) -> None:
-        super()._normalize()
-        self._say_of_ties()  # here, times are numbers as they are sorted, but in float64
-
-    def _say_of_ties(self) -> None:
-        """Say how often histories go back in time, since RecBole sorts times in float32.
-
-        `Interaction.sort` of RecBole 1.2.1 is stable: a file in the order of time stays in it.
-        """
-        users, times = (
-            self.inter_feat[name].to_numpy() for name in (self.uid_field, self.time_field)
-        )
-        order = np.lexsort((times.astype(np.float32), users))
-        together = np.diff(users[order]) == 0
-        back = together & (np.diff(times[order]) < 0)
-        if back.any():
-            many = back.sum() >= BACKWARDS * together.sum()
-            say = self.logger.warning if many else self.logger.info
-            say(
-                f"{back.sum()} of {together.sum()} steps from one interaction of a user to the next go back "
-                "in time: RecBole compares times in 32 bits, which unix times less than one or two minutes "
-                "apart may share, and leaves these in the order of the file; for the true order, sort "
-                f"{self.dataset_name}.inter by {self.time_field}"
-            )
 
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
