@@ -159,8 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DPRError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; go on with --resume=<the run's folder>", file=sys.stderr)
+    except KeyboardInterrupt:  # the log says how to go on, once there is something to go on with
         return 130
     print(result["run_dir"])
     return 0

@@ -13,7 +13,6 @@ from typing import Any
 
 from recbole_dpr.arguments import HelpFormatter, Parser
 from recbole_dpr.errors import DPRError
-from recbole_dpr.options import read_command_line
 
 EXAMPLES = """\
 examples:
@@ -90,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags, rest = build_parser().parse_known_args(arguments)
         if flags.command == "evaluate":
-            flags.options = read_command_line(rest)
+            flags.options = rest
         elif rest:
             raise DPRError(f"unknown argument {rest[0]!r}; see --help")
         return flags.function(flags)
@@ -113,7 +112,7 @@ def evaluate(flags: argparse.Namespace) -> int:
     from recbole_dpr import quick_start
     from recbole_dpr.evaluation.tables import summary_table
 
-    metrics = quick_start.evaluate(flags.run, flags.options)
+    metrics = quick_start.evaluate(flags.run, command_line=flags.options)
     print(json.dumps(metrics) if flags.json else summary_table(metrics))
     return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +22,7 @@ from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import held, log_to
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.options import read_command_line
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
 from recbole_dpr.stage_options import warn_trained
@@ -90,19 +93,19 @@ def run_recbole_dpr(
     logger.debug(config)
 
     init_seed(config["seed"], config["reproducibility"])
-    trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
-    if resume and (run_dir / RESUME_FILE).is_file():
-        trainer.resume(run_dir / RESUME_FILE)
-        started -= sum(trainer.seconds.values())  # what earlier processes have trained
-    write_run_folder(run_dir, config, data, phrasebook)
-
-    score, result = trainer.fit(
-        loader,
-        data.valid,
-        saved=saved,
-        show_progress=config["show_progress"],
-    )
-    metrics = write_results(trainer, data, phrasebook, started)
+    with _resumable(run_dir):
+        trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
+        if resume and (run_dir / RESUME_FILE).is_file():
+            trainer.resume(run_dir / RESUME_FILE)
+            started -= sum(trainer.seconds.values())  # what earlier processes have trained
+        write_run_folder(run_dir, config, data, phrasebook)
+        score, result = trainer.fit(
+            loader,
+            data.valid,
+            saved=saved,
+            show_progress=config["show_progress"],
+        )
+        metrics = write_results(trainer, data, phrasebook, started)
     logger.info("\n" + summary_table(metrics))
     return {
         "best_valid_score": score,
@@ -114,8 +117,20 @@ def run_recbole_dpr(
     }
 
 
+@contextmanager
+def _resumable(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        getLogger().warning(f"interrupted; go on with --resume={run_dir}")
+        raise
+
+
 def load_data_and_model(
-    run_dir: str | Path, model: type | None = None, config_dict: dict[str, Any] | None = None
+    run_dir: str | Path,
+    model: type | None = None,
+    config_dict: dict[str, Any] | None = None,
+    command_line: Sequence[str] = (),
 ) -> tuple[DPRConfig, Any, PromptDataset, Any, Any, Any]:
     """A finished run with its data; the counterpart of `recbole.quick_start.load_data_and_model`.
 
@@ -128,7 +143,7 @@ def load_data_and_model(
         A run folder; RecBole's function takes a `.pth` here.
     model : type, optional
         The class, if the run's model was one of your own.
-    config_dict : dict, optional
+    config_dict, command_line : optional
         Options to change, such as where the data lies (``data_path``).
 
     Returns
@@ -141,10 +156,11 @@ def load_data_and_model(
     DPRError
         If the folder is no finished run, or the data set is gone or another one.
     """
-    config = DPRConfig.from_run(run_dir, model, config_dict)
-    reader = config["reader"] if "reader" in (config_dict or {}) else None
+    config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
+    changed = {**(config_dict or {}), **read_command_line(command_line)}
+    reader = config["reader"] if "reader" in changed else None
     recommender = load(run_dir, model, config["device"], reader=reader)
-    warn_trained(config_dict or {}, config, recommender.config)
+    warn_trained(changed, config, recommender.config)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]
@@ -180,13 +196,16 @@ def objective_function(
 
 
 def evaluate(
-    run_dir: str | Path, config_dict: dict[str, Any] | None = None, model: type | None = None
+    run_dir: str | Path,
+    config_dict: dict[str, Any] | None = None,
+    model: type | None = None,
+    command_line: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure a finished run again on its data set's test split, writing nothing.
 
     Parameters
     ----------
-    config_dict : dict, optional
+    config_dict, command_line : optional
         Options to change: where the data lies, say, or another phrasebook.
     model : type, optional
         The class, if the run's model was one of your own.
@@ -201,6 +220,8 @@ def evaluate(
     DPRError
         As `load_data_and_model`.
     """
-    config, loaded, dataset, _, valid, test = load_data_and_model(run_dir, model, config_dict)
+    config, loaded, dataset, _, valid, test = load_data_and_model(
+        run_dir, model, config_dict, command_line
+    )
     phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
     return measure(config, valid, test, loaded, phrasebook)[0]

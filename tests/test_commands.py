@@ -167,7 +167,7 @@ def test_info_tells_what_it_is(capsys, run):
         (["info"], "the following arguments are required: run"),
         (["info", "nowhere"], "nowhere is not a run folder"),
         (["info", "RUN", "--x"], "unknown argument '--x'"),
-        (["evaluate", "RUN", "--sede=1"], "unknown option 'sede'"),
+        (["evaluate", "RUN", "--sede=1"], "command line: unknown option 'sede'"),
         (["evaluate", "RUN", "x"], "is not of the form --option=value"),
         (["recommend", "RUN"], "give either --history ITEM ... or -"),
         (["recommend", "RUN", "-", "--history", "i1"], "give either --history ITEM ... or -"),

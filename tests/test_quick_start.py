@@ -10,6 +10,7 @@ import yaml
 from recbole_dpr import objective_function, run_recbole_dpr
 from recbole_dpr.errors import DPRError
 from recbole_dpr.run_folder import new_run_dir
+from recbole_dpr.training.trainer import DPRTrainer
 
 SYSTEMS = {"DPR", "backbone", "filter", "calibrated_filter", "post_filter"}
 
@@ -43,6 +44,17 @@ def test_metrics_json_keeps_the_contract(trained_run, metrics):
     assert set(metrics["seconds"]) == {"stage1", "stage2", "stage3", "evaluate", "total"}
     assert metrics["tasks"] == trained_run["tasks"]
     assert metrics["tasks"]["standard"]["DPR"] == metrics["tasks"]["standard"]["backbone"]
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny_options, monkeypatch, caplog):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DPRTrainer, "fit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options)
+    (folder,) = Path(tiny_options["checkpoint_dir"]).iterdir()
+    assert f"--resume={folder}" in caplog.text
 
 
 def test_the_run_folder_is_complete_and_plain(trained_run):
