@@ -39,6 +39,7 @@ WARMUP = 100
 SORTED = 16  # batches whose sentences are sorted by length together: little padding
 SHOWN = 18  # values that a generic prompt is read for: its own, and others
 GENERIC = 1 / 3
+RANK = 64
 MEASURED_AT_ONCE = 128
 HERE = Path(__file__).resolve().parent
 
@@ -124,8 +125,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rank",
         type=int,
-        default=64,
-        help="of what is written of the change of each of their weights (as in LoRA, arXiv 2106.09685)",
+        help=f"of what is written of the change of each of their weights (as in LoRA, arXiv 2106.09685); default {RANK}",
     )
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch_size", type=int, default=64)
@@ -152,6 +152,11 @@ def arguments() -> argparse.Namespace:
         "--measured", type=int, default=800, help="made prompts of each kind of phrases"
     )
     args = parser.parse_args()
+    if not args.text_encoder and (args.layers, args.rank) != (None, None):
+        parser.error(
+            "--layers and --rank are of --text_encoder: the shipped reader's are written whole"
+        )
+    args.rank = RANK if args.rank is None else args.rank
     if min(args.steps, args.batch_size, args.log_every, args.measured, args.rank) < 1:
         parser.error("--steps, --batch_size, --log_every, --measured and --rank must be 1 or more")
     folder = args.out.parent.is_dir() and not args.out.is_dir()

@@ -154,3 +154,13 @@ def test_the_command_writes_a_reader_and_says_how_well_it_reads(tmp_path, kind):
     changes = {name: weight.shape for name, weight in weights.items() if name.startswith("lora.")}
     assert bool(changes) == (kind == "other")
     assert all(2 in shape or 1 in shape for shape in changes.values())
+
+
+def test_layers_of_no_other_encoder_are_refused(tmp_path, monkeypatch, capsys):
+    from train_reader import arguments
+
+    out = tmp_path / "reader.safetensors"
+    monkeypatch.setattr(sys, "argv", ["train_reader.py", f"--out={out}", "--rank=8"])
+    with pytest.raises(SystemExit):
+        arguments()
+    assert "--layers and --rank are of --text_encoder" in capsys.readouterr().err
