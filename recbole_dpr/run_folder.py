@@ -27,7 +27,7 @@ from recbole_dpr.files import (
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
-from recbole_dpr.model.ways import way_of
+from recbole_dpr.model.steering import steering_of
 from recbole_dpr.naming import resolve_model
 
 if TYPE_CHECKING:  # a server does without RecBole's config and loaders
@@ -73,7 +73,7 @@ def write_run_folder(
     if begun:
         say_of_changes(begun, read_run_options(run_dir))
     Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
-    reads_features = way_of(config.model_class).features
+    reads_features = steering_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
     save_users(run_dir / USERS_FILE, data.test.dataset)
 

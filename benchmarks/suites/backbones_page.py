@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_dpr.files import write_text
-from recbole_dpr.model.ways import WAYS, Vector
+from recbole_dpr.model.steering import STEERING, Vector
 from suites.figures import NDCG, SATISFIED, VIOLATION, mean_of, number, table
 from suites.records import Folders, Record, Records
 
@@ -22,7 +22,7 @@ ml-100k, unseen phrases; a dash is not measured yet. Steered so far: {steered} o
 `post_filter` of the backbone's top 100, which knows the true attributes.
 
 - **Steered by**: `user vector`: it is moved; `scores`: the semantic dot product is added to them. The table of all {all} and its
-  reasons: `recbole_dpr/model/ways.py`.
+  reasons: `recbole_dpr/model/steering.py`.
 - **Causal**: found by a probe. Causal backbones train on windows, the others on one sample per prefix.
 - **Seconds an epoch**: processor time on one thread, RecBole's loop reckoned from 5 % of an epoch, without the anomaly
   detection that importing RecBole turns on; of ours on prefixes, too.
@@ -45,7 +45,7 @@ Standard NDCG@10 on the test split; in brackets the number of seeds, over which 
 def write(folders: Folders, docs: Path) -> list[Path]:
     """Write the page, if any backbone is recorded; returns its path."""
     records = folders.load(DATASET)
-    if not any(_of(records, name) for name in WAYS):
+    if not any(_of(records, name) for name in STEERING):
         return []
     write_text(docs / PAGE, page(records))
     return [docs / PAGE]
@@ -58,10 +58,10 @@ def _of(records: Records, name: str) -> bool:
 
 def page(records: Records) -> str:
     """The text of the page."""
-    done = [name for name in sorted(WAYS) if _of(records, name)]
+    done = [name for name in sorted(STEERING) if _of(records, name)]
     steered = [name for name in done if f"DPR-{name}-short" in records]
     beaten = [name for name in steered if _beats_post_filter(records[f"DPR-{name}-short"])]
-    lines = [INTRODUCTION.format(steered=len(steered), beaten=len(beaten), all=len(WAYS))]
+    lines = [INTRODUCTION.format(steered=len(steered), beaten=len(beaten), all=len(STEERING))]
     head = ["", "steered by", "causal", "s ours", "s RecBole", "RecBole", "ours", "under DPR"]
     head += ["positive", "negative", "Satisfied@10", "Violation@10"]
     lines += table(head, [_row(name, records) for name in done], words=3)
@@ -86,7 +86,7 @@ def _row(name: str, records: Records) -> list[str]:
         records.get(variant, [])
         for variant in (f"{name}-epoch", f"DPR-{name}-short", name, f"{name}-recbole")
     )
-    way = "user vector" if isinstance(WAYS[name], Vector) else "scores"
+    kind = "user vector" if isinstance(STEERING[name], Vector) else "scores"
     causal = "-" if not epoch else "yes" if epoch[0]["causal"] else "no"
     seconds = [number(mean_of(epoch, key), 1) for key in ("ours_s", "recbole_plain_s")]
     standard = [_standard(of_loop) for of_loop in (recbole, plain, short)]
@@ -101,7 +101,7 @@ def _row(name: str, records: Records) -> list[str]:
         number(mean_of(short, "tasks", task, "DPR", share), 3)
         for task, share in (("positive", SATISFIED), ("negative", VIOLATION))
     ]
-    return [name, way, causal, *seconds, *standard, *steering, *shares]
+    return [name, kind, causal, *seconds, *standard, *steering, *shares]
 
 
 def _standard(records: Sequence[Record], digits: int = 3) -> str:
@@ -111,7 +111,7 @@ def _standard(records: Sequence[Record], digits: int = 3) -> str:
 def _loops(records: Records) -> list[str]:
     """Standard NDCG@10 of causal backbones in both loops, by the longest history."""
     rows = []
-    for name in sorted(WAYS):
+    for name in sorted(STEERING):
         if not any(record["causal"] for record in records.get(f"{name}-epoch", [])):
             continue
         lengths = {int(m[1]) for v in records if (m := re.fullmatch(rf"{name}-L(\d+)", v))}

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from recbole_dpr.evaluation.systems import PromptedBatch, hide_padding
 from recbole_dpr.model.backbone import own_scores
-from recbole_dpr.model.ways import way_of
+from recbole_dpr.model.steering import steering_of
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset
@@ -50,7 +50,7 @@ def prompted_batch(
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
     promptable = hasattr(model, "backbone_scores")
-    way = model.backbone.way if hasattr(model, "backbone") else way_of(type(model))
+    backbone = model.backbone.model if hasattr(model, "backbone") else model
     return PromptedBatch(
         backbone=model.backbone_scores(interaction)
         if promptable
@@ -61,7 +61,7 @@ def prompted_batch(
         interaction=interaction,
         prompt_ids=ids,
         history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
-        to_logits=way.logits,
+        to_logits=steering_of(type(backbone)).logits,
     )
 
 

@@ -16,7 +16,16 @@ from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.stamp import Stamp, stamp
-from recbole_dpr.model.ways import ITEMS, LENGTHS, USERS, Scores, Vector, Way, embeddings, way_of
+from recbole_dpr.model.steering import (
+    ITEMS,
+    LENGTHS,
+    USERS,
+    Scores,
+    Steering,
+    Vector,
+    embeddings,
+    steering_of,
+)
 
 PAIRS = 4096  # of a history and an item, that a model which scores single items scores at once
 KEPT = 2**26  # scores of single items that are kept, a quarter of a gigabyte
@@ -25,7 +34,7 @@ KEPT = 2**26  # scores of single items that are kept, a quarter of a gigabyte
 class Backbone(nn.Module):
     """Wraps a RecBole sequential model, whose own code stays as it is.
 
-    `recbole_dpr.model.ways` says how each model is steered. When it is built, a `Vector` model is
+    `recbole_dpr.model.steering` says how each model is steered. When it is built, a `Vector` model is
     probed: its own scores must be the dot product of user and item vectors, and it is called causal if
     no earlier state moves when later items change.
 
@@ -35,7 +44,7 @@ class Backbone(nn.Module):
 
     Attributes
     ----------
-    way : Vector or Scores
+    steering : Vector or Scores
     size : int
         Length of a user state and of an item vector; 0 where the model has none.
     causal : bool
@@ -53,34 +62,34 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self._kept: tuple[Stamp, dict[Any, Tensor]] = ([], {})
-        self.way: Way = way_of(type(model))
+        self.steering: Steering = steering_of(type(model))
         name = type(model).__name__
-        if isinstance(self.way, Scores):
+        if isinstance(self.steering, Scores):
             self.size, self.causal = 0, False
-            steered = f"adding to its scores ({self.way.why})"
+            steered = f"adding to its scores ({self.steering.why})"
             trained = "one sample per prefix: it has no state at every position"
         else:
             own = getattr(model, "item_embedding", None)
-            if self.way.items is embeddings and not isinstance(own, nn.Embedding):
+            if self.steering.items is embeddings and not isinstance(own, nn.Embedding):
                 raise DPRError(
                     f"{name} has no item_embedding to take a dot product with: let the class say "
-                    "`steering = Vector(...)` or `Scores(...)` of recbole_dpr.model.ways"
+                    "`steering = Vector(...)` or `Scores(...)` of recbole_dpr.model.steering"
                 )
-            self.size = self.way.items(model).shape[1]
+            self.size = self.steering.items(model).shape[1]
             _check_product(self)
             self.causal, reason = _probe(self)
             # Whether `forward` ends with `gather_indexes`, so that what it gathers from are the states.
-            self._passes_on = self.causal and not self.way.positionwise
+            self._passes_on = self.causal and not self.steering.positionwise
             steered = "moving its user vector"
             trained = f"{'windows' if self.causal else 'one sample per prefix'}: {reason}"
         self.why = f"{name} is steered by {steered} and trained on {trained}"
 
     def item_vectors(self) -> Tensor:
         """What the states are multiplied with: ``[n_items, size]``."""
-        if isinstance(self.way, Scores):
+        if isinstance(self.steering, Scores):
             # A tensor of the model's, for its device.
             return next(self.model.parameters()).new_zeros(self.model.n_items, 0)
-        return self.way.items(self.model)
+        return self.steering.items(self.model)
 
     def user_vectors(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor:
         """The user's state after the last item: ``[B, size]``.
@@ -90,16 +99,16 @@ class Backbone(nn.Module):
         item_seq : LongTensor ``[B, L]``
             Padded on the right.
         users : LongTensor ``[B]``, optional
-            None: nobody that the model knows (user 0; see `seat_new_users`).
+            None: nobody that the model knows (user 0; see `set_unknown_user`).
         """
-        assert isinstance(self.way, Vector)
+        assert isinstance(self.steering, Vector)
         lengths = (item_seq != 0).sum(dim=1)
-        if self.way.user is not None:
-            return self.way.user(self.model, item_seq, lengths)
+        if self.steering.user is not None:
+            return self.steering.user(self.model, item_seq, lengths)
         if users is None:
             users = torch.zeros_like(lengths)
         given = {ITEMS: item_seq, LENGTHS: lengths, USERS: users}
-        return self.model(*(given[name] for name in self.way.forward))
+        return self.model(*(given[name] for name in self.steering.forward))
 
     def positions(self, item_seq: Tensor, users: Tensor | None = None) -> Tensor | None:
         """The state at every position, ``[B, L, size]``, or None where the model has only the last.
@@ -107,10 +116,10 @@ class Backbone(nn.Module):
         RecBole's models pick the last position with ``gather_indexes``. Where that is the last thing
         that a model does, what it picked from are the states.
         """
-        assert isinstance(self.way, Vector)
-        with _gathering(self.model, pick=not self.way.positionwise) as gathered:
+        assert isinstance(self.steering, Vector)
+        with _gathering(self.model, pick=not self.steering.positionwise) as gathered:
             output = self.user_vectors(item_seq, users)
-        if self.way.positionwise:
+        if self.steering.positionwise:
             return output
         return gathered[-1][0] if gathered and gathered[-1][1] is output else None
 
@@ -137,7 +146,7 @@ class Backbone(nn.Module):
         some models read those fields although the scores do not depend on them.
         """
         interaction = complete(self.model, interaction)
-        if self.way.single:
+        if self.steering.single:
             return self._score_singly(interaction)
         return self.model.full_sort_predict(interaction).view(len(interaction), -1)
 
@@ -188,7 +197,7 @@ class Backbone(nn.Module):
 
 def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor:
     """A model's scores of the whole catalogue ``[B, n_items]``, item by item where it has no other way (DIN, DIEN)."""
-    if way_of(type(model)).single:
+    if steering_of(type(model)).single:
         return score_singly(model, interaction)
     return model.full_sort_predict(interaction).view(len(interaction), -1)
 
@@ -223,7 +232,7 @@ def complete(model: Any, interaction: Interaction) -> Interaction:
 
 
 @torch.no_grad()
-def seat_new_users(model: nn.Module) -> None:
+def set_unknown_user(model: nn.Module) -> None:
     """Give user 0, whom no interaction trained, the mean vector of the known users.
 
     A new user is then nobody in particular in place of the numbers that the weights were drawn with. RecBole's models
@@ -284,7 +293,7 @@ def _check_product(backbone: Backbone) -> None:
         raise DPRError(
             f"the scores of {type(model).__name__} are not the dot product of its forward and its "
             "item_embedding: let the class say `steering = Vector(...)` or `Scores(...)` of "
-            "recbole_dpr.model.ways"
+            "recbole_dpr.model.steering"
         )
 
 

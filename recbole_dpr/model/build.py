@@ -19,7 +19,7 @@ from recbole_dpr.model.pretrained import (
     reader_kind,
     reader_names,
 )
-from recbole_dpr.model.ways import Scores, way_of
+from recbole_dpr.model.steering import Scores, steering_of
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.adapted import ENCODER, AdaptedEncoder, header
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
@@ -85,12 +85,12 @@ def check_switches(config: Any) -> None:
     DPRError
         Naming the option.
     """
-    way = way_of(config.model_class)
+    steering = steering_of(config.model_class)
     for option, value in (("semantic_part", False), ("joint", True)):
-        if isinstance(way, Scores) and config[option] == value:
+        if isinstance(steering, Scores) and config[option] == value:
             raise DPRError(
                 f"{option}={value} needs a backbone with a user vector; {config['backbone']} has none "
-                f"({way.why}): leave {option} out"
+                f"({steering.why}): leave {option} out"
             )
     if learns_to_read(config) and not config["joint"] and not aligns(config):
         raise DPRError(

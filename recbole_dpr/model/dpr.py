@@ -232,7 +232,7 @@ class DPR(SequentialRecommender):
         """The backbone's scores as they are steered: as they are, where they are a dot product."""
         if self.backbone.size:
             return scores
-        return self.log_weight.exp() * self.backbone.way.logits(scores)
+        return self.log_weight.exp() * self.backbone.steering.logits(scores)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score of each interaction's own item, ``[B]``."""

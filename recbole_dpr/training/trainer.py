@@ -18,7 +18,7 @@ from torch import Tensor
 from recbole_dpr.checkpoint import ITEM_TEXT, MODEL_FILE, load_tensors, load_weights, save_tensors
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
-from recbole_dpr.model.backbone import Backbone, seat_new_users
+from recbole_dpr.model.backbone import Backbone, set_unknown_user
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
 from recbole_dpr.training.resume import (
@@ -108,11 +108,11 @@ class DPRTrainer(Trainer):
         if isinstance(model, DPR) and self.config["joint"]:
             assert self.training is not None
             yield joint_stage(self.config, model, train_data, self.training)
-            seat_new_users(backbone.model)
+            set_unknown_user(backbone.model)
             return
         loss = model.calculate_loss if isinstance(model, DPR) else backbone.training_loss
         yield collaborative_stage(self.config, backbone, loss, train_data)
-        seat_new_users(backbone.model)
+        set_unknown_user(backbone.model)
         if isinstance(model, DPR):
             model.freeze_backbone()
             if self.training is not None:

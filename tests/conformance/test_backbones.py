@@ -21,7 +21,7 @@ from torch import nn
 from recbole_dpr import load, quick_start
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.evaluation import measure
-from recbole_dpr.model.ways import WAYS, Scores
+from recbole_dpr.model.steering import STEERING, Scores
 from recbole_dpr.serving.recommender import Recommender
 from recbole_dpr.training import setup
 
@@ -178,7 +178,7 @@ def name_of(model: str | type) -> str:
     return model if isinstance(model, str) else model.__name__
 
 
-@pytest.fixture(scope="class", params=[*sorted(WAYS), MeanOfTheLast, Distance], ids=name_of)
+@pytest.fixture(scope="class", params=[*sorted(STEERING), MeanOfTheLast, Distance], ids=name_of)
 def trained(request, folder):
     own = request.param
     return train(f"DPR-{own}" if isinstance(own, str) else own, folder)
@@ -222,7 +222,7 @@ class TestBackbone:
         batch = split[np.arange(len(split))]
         own = model.backbone.model
         scores = model.full_sort_predict(batch)  # with prompt ids, all 0
-        if getattr(model.backbone.way, "single", False):
+        if getattr(model.backbone.steering, "single", False):
             assert torch.equal(scores, model.backbone.scores(batch))
             expected = own.predict(batch)
             found = scores.gather(1, batch[own.ITEM_ID][:, None])[:, 0]

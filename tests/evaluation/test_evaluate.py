@@ -18,7 +18,7 @@ from recbole_dpr.compat import bridge_numpy
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks
 from recbole_dpr.evaluation.systems import filter_
-from recbole_dpr.model.ways import Scores
+from recbole_dpr.model.steering import Scores
 
 N_USERS, N_ITEMS, LENGTH = 60, 40, 8
 PROMPTED = ["positive", "negative", "compound"]

@@ -9,9 +9,9 @@ from torch.nn.functional import gelu
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.windows import TARGET_LIST, WindowLoader
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone, seat_new_users
+from recbole_dpr.model.backbone import Backbone, set_unknown_user
 from recbole_dpr.model.recbole_model import recbole_model
-from recbole_dpr.model.ways import WAYS, Scores, Vector, way_of
+from recbole_dpr.model.steering import STEERING, Scores, Vector, steering_of
 from recbole_dpr.naming import sequential_models
 
 # All that are causal on the tiny data set; KSR and GRU4RecKG need files that it lacks.
@@ -41,7 +41,7 @@ def build(tiny_config, model, **options):
 
 
 def test_the_table_has_every_sequential_model_of_recbole():
-    assert sorted(WAYS) == sorted(sequential_models().values())
+    assert sorted(STEERING) == sorted(sequential_models().values())
 
 
 def test_a_class_goes_the_way_that_it_declares_or_inherits():
@@ -51,9 +51,9 @@ def test_a_class_goes_the_way_that_it_declares_or_inherits():
     class Inherited(LooksAhead):
         pass
 
-    assert way_of(Declared) == Declared.steering
-    assert way_of(Inherited) is WAYS["SASRec"]
-    assert isinstance(way_of(torch.nn.Module), Vector)
+    assert steering_of(Declared) == Declared.steering
+    assert steering_of(Inherited) is STEERING["SASRec"]
+    assert isinstance(steering_of(torch.nn.Module), Vector)
 
 
 @pytest.mark.parametrize("name", sorted(CAUSAL))
@@ -182,7 +182,7 @@ WITH_USERS = {"Caser", "FOSSIL", "FPMC", "HGN", "HRM", "NPE", "SHAN", "TransRec"
 def test_a_new_user_is_the_mean_of_the_known_ones(tiny_config, name):
     model = build(tiny_config, name)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
-    seat_new_users(model)
+    set_unknown_user(model)
     changed = {k for k, weight in model.state_dict().items() if not torch.equal(weight, before[k])}
     assert len(changed) == 1
     (key,) = changed
@@ -195,7 +195,7 @@ def test_a_new_user_is_the_mean_of_the_known_ones(tiny_config, name):
 def test_a_model_without_user_vectors_stays_as_it_is(tiny_config, name):
     model = build(tiny_config, name)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
-    seat_new_users(model)
+    set_unknown_user(model)
     assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
 
 

@@ -1,6 +1,6 @@
 """The table of backbones: how each of RecBole's 31 sequential models is steered, and what it reads.
 
-Two ways. `Vector`: the model's scores are a dot product of a user vector and item vectors, so DPR can
+Two kinds. `Vector`: the model's scores are a dot product of a user vector and item vectors, so DPR can
 move the user vector. `Scores`: they are not, so DPR adds the semantic dot product to them. Checked
 against RecBole 1.2.1; at build time `Backbone` makes sure that a `Vector` model's own scores are
 indeed that dot product.
@@ -81,7 +81,7 @@ class Scores(Common):
     why: str
 
 
-Way = Vector | Scores
+Steering = Vector | Scores
 
 
 def log(probabilities: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def with_entities(model: Any) -> Tensor:
     return model.dense_layer_i(both)
 
 
-WAYS: dict[str, Way] = {
+STEERING: dict[str, Steering] = {
     "BERT4Rec": Vector(user=with_mask, items=with_bias),
     "Caser": Vector((USERS, ITEMS)),
     "CORE": Vector((ITEMS,), items=normalised),
@@ -170,16 +170,16 @@ WAYS: dict[str, Way] = {
 }
 
 
-def way_of(model: type) -> Way:
-    """The way that a backbone takes.
+def steering_of(model: type) -> Steering:
+    """How a backbone is steered.
 
-    A class that is not in the table goes the way of its attribute ``steering`` (a `Vector` or a `Scores`),
-    or of the first class in the table that it derives from, or that of `Vector`.
+    A class that is not in the table is steered as its attribute ``steering`` says (a `Vector` or a `Scores`),
+    or like the first class in the table that it derives from, or as a `Vector`.
     """
     for base in model.__mro__:
         declared = vars(base).get("steering")
         if isinstance(declared, Vector | Scores):
             return declared
-        if base.__name__ in WAYS:
-            return WAYS[base.__name__]
+        if base.__name__ in STEERING:
+            return STEERING[base.__name__]
     return Vector(features=True)
