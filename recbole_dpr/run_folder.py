@@ -226,11 +226,12 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
         try:
             tasks = json.loads(metrics.read_text(encoding="utf-8"))["tasks"]
             name = "DPR" if options["promptable"] else "backbone"
-            about |= {
-                f"{task}": f"NDCG@10 {tasks[task][name]['ndcg@10']:.4f}"
-                for task in tasks
-                if "ndcg@10" in tasks[task].get(name, {})  # else no users, or another topk
-            }
+            for task, systems in tasks.items():
+                found = systems.get(name, {})
+                shown = [metric for metric in found if metric.startswith("ndcg@")]
+                if shown:  # else no users, or other metrics
+                    metric = "ndcg@10" if "ndcg@10" in found else shown[0]
+                    about[task] = f"{metric.upper()} {found[metric]:.4f}"
         except (ValueError, KeyError, TypeError, AttributeError):
             about["metrics"] = f"{METRICS_FILE} is damaged"
     return about

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,13 @@ def test_info_tells_what_it_is(capsys, run):
     assert "DPR-SASRec" in text and "red, blue, green" in text.replace("blue, red", "red, blue")
     about = json.loads(said(capsys, "info", run, "--json"))
     assert about["items"] == 24 and about["standard"].startswith("NDCG@10 0.")
+
+
+def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    metrics = (folder / "metrics.json").read_text().replace("ndcg@10", "ndcg@5")
+    (folder / "metrics.json").write_text(metrics)
+    assert "NDCG@5 0." in said(capsys, "info", str(folder))
 
 
 @pytest.mark.parametrize(
