@@ -99,6 +99,8 @@ class DPRConfig(Config):
         As in `config["model"]` ("DPR-SASRec") and `config["dataset"]`.
     model_class : type
         Class of the backbone.
+    given : dict
+        The options that the user gave, beside those of a run that is gone on with.
 
     Raises
     ------
@@ -269,8 +271,9 @@ class DPRConfig(Config):
         )
         final = {**self.internal_config_dict, **self.external_config_dict}
         # What a run folder holds was warned of when the run began.
-        given = {name: final[name] for name in self._layers.names(without=self._run)}
-        warn_overruled(given, final, self._resolved.promptable)
+        given = self._layers.names(without=self._run)
+        self.given: dict[str, Any] = {name: final[name] for name in given}
+        warn_overruled(self.given, final, self._resolved.promptable)
         return final
 
     def _set_default_parameters(self) -> None:

@@ -28,6 +28,10 @@ UNUSED = {
     "worker": (0, "batches are made in the main process"),
 }
 
+# Options of batches of one kind alone.
+WINDOWS = ("window_stride", "stage1_batch_size")
+PREFIXES = ("stage1_prefixes", "stage3_prefixes")
+
 JOINT = (
     "stage2_batch_size",
     "stage3_valid_metric",
@@ -123,6 +127,18 @@ def warn_trained(given: Iterable[str], now: Any, run: Any) -> None:
     for name in given:
         if name not in MEASURED and now[name] != run[name]:
             _warn_idle(name, now, "a finished run is measured as it was trained")
+
+
+def warn_unheard(given: dict[str, Any], causal: bool, has_positions: bool) -> None:
+    """Say which options were given that the backbone's kind leaves without effect."""
+    idle = dict.fromkeys(PREFIXES, "a causal model trains on windows")
+    if not causal:
+        idle = dict.fromkeys(WINDOWS, "this model trains on prefixes, train_batch_size at once")
+    if not has_positions:
+        idle["position_range"] = "this model has no position vectors"
+    for name, why in idle.items():
+        if given.get(name) is not None:
+            _warn_idle(name, given, why)
 
 
 def _warn_idle(name: str, given: Any, why: str) -> None:

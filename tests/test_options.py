@@ -5,7 +5,8 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.errors import DPRError, nearest
-from recbole_dpr.options import known_names, literal
+from recbole_dpr.options import known_names, literal, read_command_line
+from recbole_dpr.training.setup import prepare, training_loader
 
 
 class MyRec(SASRec):
@@ -253,3 +254,27 @@ def test_options_that_do_nothing_or_that_stages_overrule_are_named(caplog, model
     DPRConfig(model, "ml-100k", command_line=given)
     assert says in caplog.text
     assert bool(caplog.text) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "says"),
+    [
+        ("SASRec", ["--stage1_prefixes=9"], "stage1_prefixes=9 does nothing: a causal model"),
+        ("SASRec", ["--window_stride=9", "--position_range=0.1"], ""),
+        ("GRU4Rec", ["--position_range=0.1"], "position_range=0.1 does nothing: this model has no"),
+        (
+            "NPE",
+            ["--window_stride=9"],
+            "window_stride=9 does nothing: this model trains on prefixes",
+        ),
+        ("NPE", ["--stage1_prefixes=9"], ""),
+    ],
+)
+def test_options_that_the_kind_of_backbone_leaves_without_effect_are_named(
+    tiny_config, caplog, model, given, says
+):
+    config = tiny_config(model, **read_command_line(given))
+    data, _, built = prepare(config)
+    training_loader(config, data, built)
+    assert says in caplog.text
+    assert (f"{given[0].removeprefix('--')} does nothing" in caplog.text) == bool(says)

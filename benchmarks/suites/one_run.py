@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ from recbole_dpr.files import HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
 from recbole_dpr.naming import resolve_model
 from suites.knowledge import NEED_VECTORS, knowledge_vectors
 from suites.plan import Run
-from suites.records import BUSY, Folders, Record, cut_off_run, experiment, finished_run
+from suites.records import BUSY, ROOT, Folders, Record, cut_off_run, experiment, finished_run
 from suites.top_ranks import top_ranks
 
 LOCK, OPTIONS = "lock", "options.json"
@@ -89,11 +90,15 @@ def of_run_folder(run_dir: Path) -> Record:
 
 
 def curve(history: Iterable[Record]) -> list[list[float]]:
-    """``[seconds, validation NDCG@10]`` after each epoch of stage 1, validation included."""
+    """``[seconds, validation NDCG@10]`` after each epoch of stage 1, validation included.
+
+    Empty where that stage is validated on the prompted tasks (``joint``), whose figure is another.
+    """
     points, spent = [], 0.0
     for row in history:
         spent += row["seconds"]
-        if row["stage"] == 1 and "ndcg@10" in (row["valid"] or {}):
+        valid = row["valid"] or {}
+        if row["stage"] == 1 and "ndcg@10" in valid and "positive_ndcg@10" not in valid:
             points.append([round(spent, 1), row["valid"]["ndcg@10"]])
     return points
 
@@ -175,7 +180,7 @@ def clear(work: Path) -> None:
 
 
 def surroundings(run: Run) -> Record:
-    """What the figures were measured with: options, machine, versions, peak memory in MB."""
+    """What the figures were measured with: options, code, machine, versions, peak memory in MB."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":  # bytes there
         kilobytes /= 1024
@@ -186,10 +191,20 @@ def surroundings(run: Run) -> Record:
         "variant": run.variant,
         "kind": run.kind,
         "options": experiment(run.options),
+        "commit": commit(),
         "machine": machine(),
         "versions": {name: version(name) for name in VERSIONS},
         **memory,
     }
+
+
+def commit() -> str | None:
+    """The commit of this code, with "-dirty" behind it where it was changed; None where there is no git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def machine() -> str:

@@ -76,8 +76,9 @@ def evaluate_tasks(
         ``on_habit`` / ``off_habit`` -> system -> figures, unseen phrases), ``left_out`` (task ->
         number of users without a valid prompt), ``standard_error`` (task -> system -> standard
         error of the NDCG, over the users), ``significance`` (task -> system -> `paired` of ``DPR``
-        against it, unseen phrases) and ``system_seconds`` (system -> seconds that it took beyond the
-        backbone's scores; what systems share counts for the first that asks).
+        against it, unseen phrases) and ``system_seconds`` (system -> seconds that it took, the
+        backbone's scores being there; what systems share counts for the first that asks, and ``DPR``
+        runs the backbone once more, for its states).
     ranks : dict
         For tests of significance: ``unseen`` / ``train`` / ``hard`` -> task -> ``{"rows": [...], "ranks":
         {system: [...]}}``, the target's rank (1 = first, ties at their average) for each row.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
 from recbole_dpr.evaluation.metrics import average_rank, top_items
@@ -40,7 +42,7 @@ task has no prompt. All systems answer the same prompts for the same users.
 
 **Read this before comparing:** `filter`, `calibrated_filter` and `post_filter` are told the true
 attributes of every item and exactly which values are meant. `DPR` (where the model is promptable) sees
-nothing but the prompt's text, here in phrases that never occurred in training. `backbone` ignores it.
+nothing but the prompt's text, here in the phrasebook's `unseen` phrases, which no training used. `backbone` ignores it.
 
 {systems}
 
@@ -56,7 +58,7 @@ After ± stands the standard error over the users of this one run; it does not i
 seeds. All systems rank for the same users, so that a difference between two of them is more certain
 than their two errors suggest."""
 
-SEEN = "The same users and wishes, in phrases that training used."
+SEEN = "The same users and wishes, in the phrasebook's phrases for training and validation."
 
 HARD = """The same users and wishes, in phrases of which not only the frame but mostly also the words of
 wanting and not wanting are held out of training."""
@@ -121,6 +123,11 @@ def collect_examples(
     for looking good. A plain model has no prompted scores: its "after" is the `filter`. The
     parameters are those of `evaluate_tasks`; only tasks of unseen phrases count.
     """
+
+    def lines(top: Tensor, scores: Tensor, allowed: list[bool]) -> list[str]:
+        shown = top[scores[top] > -torch.inf].tolist()  # there may be fewer to recommend
+        return [_line(dataset, item, allowed[item]) for item in shown]
+
     model.eval()
     rng = np.random.default_rng(EXAMPLE_SEED)
     examples = []
@@ -152,8 +159,8 @@ def collect_examples(
                     target=dataset.titles[int(items[i])],
                     rank_before=float(rank_before[i]),
                     rank_after=float(rank_after[i]),
-                    before=[_line(dataset, item, allowed[item]) for item in top_before[i].tolist()],
-                    after=[_line(dataset, item, allowed[item]) for item in top_after[i].tolist()],
+                    before=lines(top_before[i], batch.backbone[i], allowed),
+                    after=lines(top_after[i], after[i], allowed),
                 )
             )
     return examples
@@ -268,7 +275,8 @@ def _examples_page(names: Mapping[str, Any], examples: Sequence[Example], steere
             f"and {example.rank_after:g} {after}."
         )
         table = [f"| | without the prompt | {after} |", "|---:|---|---|"]
-        for place, pair in enumerate(zip(example.before, example.after, strict=True), start=1):
+        pairs = zip_longest(example.before, example.after, fillvalue="")
+        for place, pair in enumerate(pairs, start=1):
             table.append(f"| {place} | {' | '.join(map(_cell, pair))} |")
         parts.append("\n".join(table))
     return "\n\n".join(parts) + "\n"

@@ -38,7 +38,8 @@ def paired(ranks_by_system: Mapping[str, Any], reference: str, k: int) -> dict[s
     -------
     dict
         By each other system: ``difference`` (mean NDCG of the reference minus that of the system),
-        ``p`` and ``p_holm`` (Holm's correction over the systems); empty for fewer than two users.
+        ``p`` and ``p_holm`` (Holm's correction over the systems, those that gain the same for every
+        user being one); empty for fewer than two users.
     """
     gains = {
         name: ndcg_gain(torch.as_tensor(ranks), k).numpy()
@@ -48,10 +49,15 @@ def paired(ranks_by_system: Mapping[str, Any], reference: str, k: int) -> dict[s
     own = gains.pop(reference)
     if len(own) < 2:
         return {}
-    p = [paired_p(own - gain) for gain in gains.values()]
+    p = {gain.tobytes(): paired_p(own - gain) for gain in gains.values()}
+    corrected = dict(zip(p, holm([*p.values()]), strict=True))
     return {
-        name: {"difference": float((own - gain).mean()), "p": one, "p_holm": corrected}
-        for (name, gain), one, corrected in zip(gains.items(), p, holm(p), strict=True)
+        name: {
+            "difference": float((own - gain).mean()),
+            "p": p[gain.tobytes()],
+            "p_holm": corrected[gain.tobytes()],
+        }
+        for name, gain in gains.items()
     }
 
 

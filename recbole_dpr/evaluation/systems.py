@@ -96,7 +96,7 @@ ABOVE = 2**33
 SYSTEMS = {
     "DPR": ("the prompt's text", ""),
     "backbone": ("no prompt", ""),
-    "filter": ("true attributes", "the backbone's ranking with all allowed items first."),
+    "filter": ("true attributes", "the backbone's ranking with all allowed items first and all forbidden ones last."),
     "calibrated_filter": (
         "true attributes",
         "the same after dividing each item's probability by its number of values, which is the best a "
@@ -179,14 +179,22 @@ def lift(batch: PromptedBatch, numbers: Tensor, first: Tensor) -> Tensor:
     return batch.hide(numbers.add(first, alpha=ABOVE))
 
 
+def sort_by_intent(batch: PromptedBatch, numbers: Tensor) -> Tensor:
+    """Put allowed items first, forbidden ones last, each in the order of their `whole_numbers`."""
+    lifted = lift(batch, numbers, batch.allowed)
+    if batch.include.any() and batch.exclude.any():  # else there is nothing between the two
+        lifted.add_(batch.forbidden, alpha=-ABOVE)
+    return lifted
+
+
 def backbone(batch: PromptedBatch) -> Tensor:
     """Ignore the prompt."""
     return batch.backbone
 
 
 def filter_(batch: PromptedBatch) -> Tensor:
-    """Filter the whole catalogue: allowed items first, both groups in the backbone's order."""
-    return lift(batch, batch.ranks, batch.allowed)
+    """Filter the whole catalogue: allowed items first, then those not forbidden, each in the backbone's order."""
+    return sort_by_intent(batch, batch.ranks)
 
 
 def calibrated_filter(batch: PromptedBatch) -> Tensor:
@@ -203,7 +211,7 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     count = batch.attributes.matrix.sum(dim=1, dtype=torch.int16).clamp(min=1)
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
     calibrated = batch.logits.double() - wants.to(device)[:, None] * count.double().log().to(device)
-    return lift(batch, whole_numbers(calibrated), batch.allowed)
+    return sort_by_intent(batch, whole_numbers(calibrated))
 
 
 def post_filter(batch: PromptedBatch, k: int) -> Tensor:

@@ -121,17 +121,20 @@ class DPR(SequentialRecommender):
         # A reader that has learned since reads anew.
         reader = stamp(self.reader.parameters())
         if (texts, reader) != self._heard:
-            include, exclude = self.read(texts)
-            self._heard, self._intents = (texts, reader), (include.bool(), exclude.bool())
+            self._heard, self._intents = (texts, reader), self._read(texts)
 
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """What texts ask for: include and exclude, two float ``[n, V]`` of zeros and ones.
 
         A blank text asks for nothing.
         """
+        include, exclude = self._read(texts)
+        return include.float(), exclude.float()
+
+    def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         readers = [(self.encoder, self.reader), *self.other_readers]
         include, exclude = read_texts(texts, readers, self.mentions)
-        return include.to(self.device).float(), exclude.to(self.device).float()
+        return include.to(self.device), exclude.to(self.device)
 
     def read_prompts(self, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
         """What the prompts of these ids ask for, two float ``[n, V]``; nothing for id 0."""

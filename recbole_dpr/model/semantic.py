@@ -112,4 +112,6 @@ class SemanticSpace(nn.Module):
         share = -matrix.sum(dim=1, keepdim=True).clamp(min=1).log()
         distance = torch.where(matrix, wanted - share, (wanted - self.never).clamp(min=0)).square()
         distance += torch.where(matrix, (unwanted - self.never).clamp(min=0), unwanted).square()
+        if not len(items):  # where the batches are as many as the prompts ask for
+            return distance.sum()
         return distance.sum() / len(items) + FREE_DECAY * free.square().sum(dim=1).mean()

@@ -30,6 +30,7 @@ from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.recbole_model import recbole_model
+from recbole_dpr.stage_options import warn_unheard
 from recbole_dpr.training.validation import PromptedTraining
 
 
@@ -48,6 +49,11 @@ def prepare(config: DPRConfig) -> tuple[Splits, Phrasebook, Any]:
         torch.set_num_threads(config["torch_threads"])
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
+    n_items = data.whole.item_num - 1
+    if max(config["topk"]) > n_items:
+        raise DPRError(
+            f"topk={config['topk']}: {config['dataset']} has {n_items} items; set topk and valid_metric to less"
+        )
     phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     return data, phrasebook, build_model(config, data, phrasebook)
 
@@ -87,6 +93,7 @@ def training_loader(config: DPRConfig, data: Splits, model: Any) -> Any:
     """Windows for a causal model whose score is a dot product, one sample per prefix otherwise."""
     backbone = model.backbone if isinstance(model, DPR) else Backbone(model)
     getLogger().info(backbone.why)
+    warn_unheard(config.given, backbone.causal, hasattr(backbone.model, "position_embedding"))
     if backbone.causal:
         if config["loss_type"] == "BPR":
             raise DPRError(

@@ -29,6 +29,7 @@ from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.stage_options import StageOptions
 from recbole_dpr.training.validation import PromptedTraining
 
+WARMED_UP = 1 / 8  # of a stage's steps at most: small data has few
 STATES_LIMIT = 1 << 30  # bytes; ml-100k takes 50 MB, ml-1m at L=50 and 128 dimensions a gigabyte
 STATES_AT_ONCE = 256  # windows
 SPREAD_PREFIXES = 128  # histories
@@ -76,11 +77,14 @@ class Stage:
         return self.prompted == other.prompted and metrics[0] == metrics[1]
 
     def rate(self, step: int, warmup: int) -> float:
-        """Factor of the learning rate at a step, counted from 0 over the whole stage."""
-        rising = min(1.0, (step + 1) / max(1, warmup))
+        """Factor of the learning rate at a step, counted from 0 over the whole stage.
+
+        It rises over `warmup` steps, or `WARMED_UP` of the stage where that is less.
+        """
+        total = self.options.epochs * len(self.loader)
+        rising = min(1.0, (step + 1) / max(1.0, min(warmup, WARMED_UP * total)))
         if self.options.schedule == "constant":
             return rising
-        total = self.options.epochs * len(self.loader)
         return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
 

@@ -253,3 +253,12 @@ def test_backbones_page(folders, tmp_path):
     assert "- SASRec is causal." in text
     assert "| SASRec | 10 | 0.0600 (1) | 0.0600 (1) | +0.0000 |" in text
     assert "| SASRec | 200 | - | 0.0600 (1) | - |" in text
+
+
+def test_of_how_many_seeds_a_ratio_is(folders, page):
+    for seed, best in ((2020, 0.05), (2021, 0.07)):
+        ours = plain_record("SASRec", validation=[(4.0, 0.06)], seed=seed)
+        keep(folders.results, "SASRec", ours)
+        theirs = plain_record("SASRec", "recbole", validation=[(60.0, best)], seed=seed)
+        keep(folders.results, "SASRec-recbole", theirs)
+    assert row(page(), "SASRec")[-1] == "15.0 (1 of 2)"

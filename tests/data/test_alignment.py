@@ -5,6 +5,7 @@ import torch
 from recbole_dpr.data.alignment import STEPS, AlignmentLoader
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import PromptTable
+from recbole_dpr.model.semantic import SemanticSpace
 
 
 class Stub:
@@ -29,3 +30,15 @@ def test_fewer_prompts_than_steps_come_again():
     assert min(asked) >= 1 and sum(asked) < len(batches) + 3
     seen = torch.cat([batch.prompts[3] for batch in batches]).sum(dim=0)
     assert seen.max() - seen.min() <= 1
+
+
+def test_more_prompts_than_items_make_batches_without_items():
+    table = PromptTable(3)
+    for number in range(40_000):
+        table.add(f"wish {number}", Intent((number % 3,)))
+    loader = AlignmentLoader(5, 1, 0, table, Stub(), Stub())
+    space = SemanticSpace(torch.rand(6, 4), 3, 8, 8)
+    batch = next(batch for batch in loader if not len(batch.items))
+    loss = space.alignment_loss(batch.items, torch.zeros(0, 3).bool())
+    loss.backward()
+    assert loss.item() == 0

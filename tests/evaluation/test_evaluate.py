@@ -77,8 +77,9 @@ class FilteringModel(SASRec):
         # In float32 the shift below would make ties of near scores.
         scores = super().full_sort_predict(interaction).double()
         ids = interaction["prompt_id"]
-        allowed = self.attributes.allowed(self.prompts.include[ids], self.prompts.exclude[ids])
-        return torch.where(allowed | (ids == 0)[:, None], scores, scores - 1000)
+        include, exclude = self.prompts.include[ids], self.prompts.exclude[ids]
+        behind = ~self.attributes.allowed(include, exclude) & (ids > 0)[:, None]
+        return scores - 1000 * (behind + 1.0 * self.attributes.forbidden(exclude))
 
 
 class World(SimpleNamespace):

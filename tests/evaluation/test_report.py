@@ -242,6 +242,18 @@ def test_examples_show_what_was_ranked_before_and_after(model):
         assert example.after == [f"✓ title {item} (Comedy)" for item in (2, 4, 6, 8)]
 
 
+def test_examples_do_not_show_what_is_never_recommended():
+    class Excluding(Promptable):
+        def full_sort_predict(self, interaction):
+            scores = super().full_sort_predict(interaction)
+            scores[:, 3:] = -torch.inf
+            return scores
+
+    (example, *_) = collect_examples(Excluding(), TASKS, CONFIG, Catalogue(), PROMPTS, k=4)
+    assert len(example.before) == 4
+    assert example.after == ["✓ title 2 (Comedy)", "title 1 ()"]
+
+
 def test_examples_are_drawn_without_looking_at_the_scores():
     drawn = [
         [e.user for e in collect_examples(model, TASKS, CONFIG, Catalogue(), PROMPTS, k=3)]

@@ -48,6 +48,14 @@ def test_a_system_that_is_always_better_is_found_and_the_same_one_is_not():
     assert result["twin"] == {"difference": 0.0, "p": 1.0, "p_holm": 1.0}
 
 
+def test_systems_that_are_the_same_count_as_one_test():
+    rng = np.random.default_rng(3)
+    ranks = {name: rng.integers(1, 30, 500) for name in ("DPR", "filter", "backbone")}
+    alone = paired(ranks, "DPR", k=10)
+    twins = paired({**ranks, "post_filter": ranks["filter"]}, "DPR", k=10)
+    assert twins == {**alone, "post_filter": alone["filter"]}
+
+
 def test_chance_alone_is_rarely_called_significant():
     rng = np.random.default_rng(3)
     runs = [

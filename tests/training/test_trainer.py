@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.training.averaging import put_weights, snapshot
 from recbole_dpr.training.resume import RESUME_FILE, Progress
 from recbole_dpr.training.setup import prepare, prompted_training
-from recbole_dpr.training.stages import alignment_stage, spread
+from recbole_dpr.training.stages import Stage, alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
 
 
@@ -400,3 +401,12 @@ def test_a_task_that_nobody_can_be_asked_is_left_out(options, data_path):
     result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | {"delta_auc_users": 5})
     assert result["tasks"]["positive"]["DPR"]["satisfied@10"] == 1
     assert "negative_ndcg@10" not in result["best_valid_result"]
+
+
+@pytest.mark.parametrize(("epochs", "risen_after"), [(100, 60), (8, 10)])
+def test_the_learning_rate_rises_over_an_eighth_of_a_stage_at_most(epochs, risen_after):
+    options = SimpleNamespace(epochs=epochs, schedule="constant")
+    stage = Stage(1, "", options, range(10), len, [], False)
+    rates = [stage.rate(step, 60) for step in range(80)]
+    assert rates.index(1.0) == risen_after - 1
+    assert rates[0] == pytest.approx(1 / risen_after)
