@@ -17,7 +17,7 @@ import recbole_dpr
 import run_recbole_dpr
 from recbole_dpr.arguments import HelpFormatter, Parser
 from recbole_dpr.errors import DPRError
-from recbole_dpr.options import read_command_line
+from recbole_dpr.options import read_command_line, reject_unknown
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "NumPy and setuptools cannot load; leave it out, or write --tool=Hyperopt"
             )
         fixed = read_command_line(options)
-        from recbole_dpr.tuning import tune
+        from recbole_dpr.tuning import read_space, tune
+
+        for searched in read_space(flags.params_file).values():
+            reject_unknown(searched, flags.params_file, ())
 
         def objective(params: dict[str, Any], config_files: list[str] | None) -> dict[str, Any]:
             return recbole_dpr.objective_function({**fixed, **params}, config_files, saved=False)
@@ -72,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     best = tuning.params2result[tuning.params2str(tuning.best_params)]
     print(f"their validation: {best['best_valid_result']}")
     print(f"their test: {best['test_result']}")
+    print(f"their run: {best['run_dir']}")
     return 0
 
 

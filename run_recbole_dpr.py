@@ -85,9 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _option_list(folder: Path) -> str:
     lines = [
         "options, given as --OPTION=VALUE, and their defaults. Besides these, every option of",
-        "RecBole and of the backbone works under its RecBole name: --epochs=10 (an upper limit for",
-        "all three stages), --seed=1, --hidden_size=128; where a stage has an option of its own, that",
-        "counts. Data sets bring defaults of their own.",
+        "RecBole and of the backbone works under its RecBole name: --seed=1, --hidden_size=128,",
+        "--epochs=10 (an upper limit for all three stages, whatever they have of their own); of others",
+        "(learning_rate, train_batch_size, ...) a stage's own option counts where it has one. Data sets",
+        "bring defaults of their own.",
         f"(The files: {folder})",
         "",
     ]

@@ -57,7 +57,10 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DPRError(f"{path.parent} has no {path.name}: its run was not finished, or is no run")
+        raise DPRError(
+            f"{path.parent} has no {path.name}: its run was not finished (--resume={path.parent} goes on with "
+            "it), or is no run"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

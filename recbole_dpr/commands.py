@@ -120,6 +120,8 @@ def evaluate(flags: argparse.Namespace) -> int:
 def recommend(flags: argparse.Namespace) -> int:
     if bool(flags.history) == (flags.requests == "-"):
         raise DPRError("give either --history ITEM ... or - for JSON lines on standard input")
+    if "-" in (flags.history or ()):
+        raise DPRError("- among the items of --history: JSON lines on standard input go without it")
     if flags.requests == "-":
         # Before a model is loaded.
         alone = build_parser().parse_args(["recommend", flags.run, "-"])
@@ -127,8 +129,12 @@ def recommend(flags: argparse.Namespace) -> int:
         for name, value in vars(flags).items():
             if name not in ours and value != getattr(alone, name):
                 raise DPRError(f"with - each request says its own {name}: leave --{name} out")
+        n_failed = n_asked = 0
         for answer in answer_lines(_load(flags), sys.stdin.buffer):
-            print(answer, flush=True)
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+            n_asked, n_failed = n_asked + 1, n_failed + ("error" in answer)
+        if n_failed:
+            print(f"{n_failed} of {n_asked} requests were wrong", file=sys.stderr)
         return 0
     recommender = _load(flags)
     from recbole_dpr.serving.requests import FIELDS, respond
@@ -139,20 +145,19 @@ def recommend(flags: argparse.Namespace) -> int:
     return 0
 
 
-def answer_lines(recommender: Any, lines: Iterable[bytes]) -> Iterator[str]:
-    """One JSON answer for each line, in order; ``{"error": ...}`` for a line that is wrong."""
+def answer_lines(recommender: Any, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """An answer for each line that is not blank, in order; ``{"error": ..., "line": n}`` for one that is wrong."""
     from recbole_dpr.serving.requests import parse_request, respond
 
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            answer = respond(recommender, parse_request(line.decode()))
+            yield respond(recommender, parse_request(line.decode()))
         except UnicodeDecodeError:
-            answer = {"error": "the request is no JSON: it is not UTF-8"}
+            yield {"error": "the request is no JSON: it is not UTF-8", "line": number}
         except DPRError as error:
-            answer = {"error": str(error)}
-        yield json.dumps(answer, ensure_ascii=False)
+            yield {"error": str(error), "line": number}
 
 
 def _as_text(response: dict[str, Any], request: dict[str, Any]) -> str:

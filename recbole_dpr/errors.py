@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DPRError(ValueError):
@@ -34,6 +34,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         folded.setdefault(candidate.casefold(), candidate)
     matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return folded[matches[0]] if matches else None
+
+
+def some_of(names: Sequence[str], n: int = 20) -> str:
+    """The first `n` names, for a message, and dots behind them where there are more."""
+    return ", ".join(names[:n]) + ", ..." * (len(names) > n)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -77,6 +77,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def no_run(folder: str | Path) -> str:
+    """Why a folder is no run, in words; names some that lie in it, or beside where it should be."""
+    folder = Path(folder)
+    around = folder if folder.is_dir() else folder.parent
+    runs = sorted(path.parent for path in around.glob(f"*/{CONFIG_FILE}"))
+    there = f"; there is {', '.join(map(str, runs[-3:]))}" if runs else ""
+    what = f"it has no {CONFIG_FILE}" if folder.is_dir() else "there is no such folder"
+    return f"{folder} is not a run folder: {what}{there}"
+
+
 def read_run_options(run_dir: str | Path) -> dict[str, Any]:
     """The options that a run has written to its folder.
 
@@ -87,7 +97,7 @@ def read_run_options(run_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
-        raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
+        raise DPRError(no_run(run_dir))
     saved = read_yaml(path)
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines or lines[-1] != "..." or not {"model", "dataset"} <= saved.keys():

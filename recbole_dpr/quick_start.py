@@ -188,7 +188,7 @@ def objective_function(
         for task, systems in result["tasks"].items()
         for name, figure in systems.get("DPR", {}).items()
     }
-    keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
+    keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result", "run_dir")
     found = {key: result[key] for key in keys}
     if prompted:
         found["test_result"] = prompted

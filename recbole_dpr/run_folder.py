@@ -20,6 +20,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.files import (
     CONFIG_FILE,
     METRICS_FILE,
+    no_run,
     properties_dir,
     read_run_options,
     read_yaml,
@@ -177,7 +178,7 @@ def load_model(
     """
     run_dir = Path(run_dir)
     if not (run_dir / CONFIG_FILE).is_file():
-        raise DPRError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
+        raise DPRError(no_run(run_dir))
     weights, _ = load_tensors(run_dir / MODEL_FILE)  # first: it knows a newer version
     options = RunOptions(run_dir, model, device, reader)
     compat.bridge_numpy()

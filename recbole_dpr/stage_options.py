@@ -110,6 +110,16 @@ def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: boo
         own = [f"stage{n}_{name}" for n in ((1, 2, 3) if promptable else (1,))]
         kept = [f"{option}={final[option]}" for option in own if final[option] is not None]
         # `epochs` limits every stage; given beside the stages' own, both are meant.
+        if fallback == "epochs" and fallback in given:
+            cut = [
+                f"{option}={given[option]}"
+                for option in own
+                if (given.get(option) or 0) > given["epochs"]
+            ]
+            if cut:
+                getLogger().warning(
+                    "epochs=%s limits every stage, also %s", given["epochs"], ", ".join(cut)
+                )
         if fallback == "epochs" or fallback not in given or given.keys() & {*own} or not kept:
             continue
         prefixes = ", except for batches of prefixes" if fallback == "train_batch_size" else ""

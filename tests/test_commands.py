@@ -119,11 +119,15 @@ def test_json_lines_are_answered_in_order_with_an_error_for_each_bad_one(capsys,
     good = {"history": HISTORY, "prompt": "<b>red</b> & <script>alert(1)</script>", "k": 2}
     lines = [json.dumps(good), *wrong, "", json.dumps(good | {"explain": True})]
     feed(monkeypatch, "\n".join(lines).encode())
-    first, *answers, last = map(json.loads, said(capsys, "recommend", run, "-").splitlines())
+    assert main(["recommend", run, "-"]) == 0
+    out, err = capsys.readouterr()
+    assert err.endswith(f"{len(wrong)} of {len(wrong) + 2} requests were wrong\n")
+    first, *answers, last = map(json.loads, out.splitlines())
     assert len(first["items"]) == len(last["items"]) == len(last["before"]) == 2
     assert last["items"][0].keys() > {"base", "shift", "semantic", "rank", "rank_before"}
-    for answer, message in zip(answers, wrong.values(), strict=True):
-        assert list(answer) == ["error"] and message in answer["error"]
+    for number, (answer, message) in enumerate(zip(answers, wrong.values(), strict=True), start=2):
+        assert list(answer) == ["error", "line"] and message in answer["error"]
+        assert answer["line"] == number
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_a_line_of_other_bytes_does_not_end_the_batch(capsys, run, monkeypatch, 
     good = json.dumps({"history": HISTORY, "prompt": "café rouge", "k": 2}, ensure_ascii=False)
     feed(monkeypatch, b"\n".join([good.encode(), line, good.encode()]))
     first, wrong, last = map(json.loads, said(capsys, "recommend", run, "-").splitlines())
-    assert list(wrong) == ["error"] and message in wrong["error"]
+    assert wrong["line"] == 2 and message in wrong["error"]
     assert first == last and len(first["items"]) == 2
 
 
@@ -173,13 +177,16 @@ def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
         ([], "the following arguments are required: COMMAND"),
         (["recomend", "x"], "invalid choice: 'recomend'"),
         (["info"], "the following arguments are required: run"),
-        (["info", "nowhere"], "nowhere is not a run folder"),
+        (["info", "nowhere"], "nowhere is not a run folder: there is no such folder"),
         (["info", "RUN", "--x"], "unknown argument '--x'"),
         (["evaluate", "RUN", "--sede=1"], "command line: unknown option 'sede'"),
         (["evaluate", "RUN", "x"], "is not of the form --option=value"),
         (["recommend", "RUN"], "give either --history ITEM ... or -"),
         (["recommend", "RUN", "-", "--history", "i1"], "give either --history ITEM ... or -"),
         (["recommend", "RUN", "--history", "i99"], "no item of tiny"),
+        (["recommend", "RUN", "--history", "i1", "-"], "- among the items of --history"),
+        (["recommend", "RUN", "--history", "Thing number 3"], "is the title of 'i3'"),
+        (["recommend", "RUN", "--history", "i1", "--include", "tall"], "; there are "),
         (["recommend", "RUN", "--history", "i1", "--k=many"], "invalid int value: 'many'"),
         (["recommend", "RUN", "--history", "i1", "--k=99"], "k must be a whole number"),
         (["recommend", "RUN", "--history", "i1", "--strength=nan"], "strength must be a number"),

@@ -227,6 +227,8 @@ def test_the_nearest_name():
         ),
         ("SASRec", ["--learning_rate=0.1", "--stage1_learning_rate=0.2"], ""),
         ("SASRec", ["--epochs=3"], ""),
+        ("SASRec", ["--epochs=3", "--stage1_epochs=2"], ""),
+        ("SASRec", ["--epochs=3", "--stage1_epochs=9"], "epochs=3 limits every stage, also stage1"),
         ("SASRec", ["--eval_step=1", "--metric_decimal_place=4"], ""),
         ("DPR-SASRec", ["--eval_step=5"], "eval_step=5 does nothing: every epoch is validated"),
         (

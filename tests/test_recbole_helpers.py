@@ -171,6 +171,7 @@ def objective(monkeypatch):
             "valid_score_bigger": True,
             "best_valid_result": figures,
             "test_result": figures,
+            "run_dir": f"saved/{score:g}",
         }
 
     monkeypatch.setitem(vars(recbole_dpr), "objective_function", run)
@@ -186,6 +187,7 @@ def test_the_script_finds_the_best_options(objective, capsys, tmp_path, algo):
     assert run_hyper_dpr.main([*arguments, "--max_evals=40", "--early_stop=40"]) == 0
     out = capsys.readouterr().out
     assert "best options: {'n_experts': 2, 'stage3_learning_rate': 0.003}" in out
+    assert "their run: saved/1\n" in out
     assert all(options["model"] == "DPR-SASRec" for options in objective)
     tried = {(o["stage3_learning_rate"], o["n_experts"]) for o in objective}
     if algo == "exhaustive":
@@ -224,12 +226,14 @@ def test_a_search_goes_on_after_a_run_that_cannot_be_made(objective, tmp_path, c
         (["--params_file=x", "--tool=Ray"], "--tool=Ray is not supported"),
         (["--params_file=x", "seed=1"], "is not of the form --option=value"),
         (["--params_file=ranges"], "--algo=random"),
+        (["--params_file=misspelt"], "misspelt: unknown option 'prompt_dropot'; did you mean"),
     ],
 )
 def test_wrong_calls_of_the_script_are_one_line(capsys, tmp_path, arguments, message):
     if "--params_file=ranges" in arguments:
         pytest.importorskip("hyperopt")
     (tmp_path / "ranges").write_text("prompt_dropout uniform 0.1,0.3\n")
+    (tmp_path / "misspelt").write_text("prompt_dropot uniform 0.1,0.3\n")
     assert run_hyper_dpr.main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1

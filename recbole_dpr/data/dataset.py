@@ -15,7 +15,7 @@ from recbole_dpr.data.attributes import Attributes, attribute_ids
 from recbole_dpr.data.checked import CheckedDataset
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.logged import SUFFIX, PromptFile
-from recbole_dpr.errors import DPRError
+from recbole_dpr.errors import DPRError, some_of
 
 SEEN_LIST = "seen_list"  # all items of a history, where its list has the last ones alone
 ROW_FIELD = "history_row"  # where a target stands in the flat histories
@@ -65,7 +65,14 @@ class PromptDataset(CheckedDataset):
         self.logged = self._logged_prompts()
         without = int((~self.attributes.matrix[1:].any(dim=1)).sum())
         blank = sum(not text for text in self.item_text[1:])
-        if without or blank:
+        fields = ", ".join(dict.fromkeys(self.attributes.fields))
+        values = self.attributes.values
+        self.logger.info(f"Prompts may ask for {len(values)} values of {fields}: {some_of(values)}")
+        if blank == self.item_num - 1:
+            self.logger.warning(
+                "No item has a text: name the columns that describe it in item_text_fields"
+            )
+        elif without or blank:
             self.logger.info(
                 f"Of {self.item_num - 1} items {without} have no attribute value and {blank} no text: "
                 "a prompt can reach them only by what the training learns of them"

@@ -55,7 +55,13 @@ class PromptFile:
             if column not in header:
                 self._fail(1, f"there is no column {column!r}; the columns are {header}")
         if (SIDES[0] in header) != (SIDES[1] in header):
-            self._fail(1, f"{SIDES[0]} and {SIDES[1]} come together or not at all")
+            lacks = SIDES[SIDES[0] in header]
+            others = [column for column in header if column not in (ID, TEXT, *SIDES)]
+            hint = f"; the columns are {header}" if others else ""
+            self._fail(
+                1,
+                f"{SIDES[0]} and {SIDES[1]} come together or not at all, and {lacks} is not there{hint}",
+            )
         for number, line in file.rows():
             cells = line.split(config["field_separator"])
             self._add(number, dict(zip(header, cells, strict=True)))
@@ -83,9 +89,8 @@ class PromptFile:
         # A value of a token column may hold the separator.
         for value in [cell] if cell in self._places else filter(None, cell.split(self._between)):
             if value not in self._places:
-                self._fail(
-                    number, f"no item has the value {value!r}{did_you_mean(value, self._places)}"
-                )
+                hint = did_you_mean(cell, self._places) or did_you_mean(value, self._places)
+                self._fail(number, f"no item has the value {value!r}{hint}")
             found.append(self._places[value])
         return tuple(found)  # an intent sorts them
 

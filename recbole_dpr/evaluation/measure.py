@@ -18,6 +18,7 @@ from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks, validation_tasks
 from recbole_dpr.evaluation.compared import compared_systems, rerank_scorer
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, prompted_systems
+from recbole_dpr.evaluation.reading import reading
 from recbole_dpr.evaluation.report import collect_examples, write_report
 from recbole_dpr.evaluation.steereval import delta_auc, steering_tasks
 from recbole_dpr.evaluation.systems import System, family
@@ -49,8 +50,8 @@ def measure(
     Returns
     -------
     metrics, ranks : dict
-        As `evaluate_tasks`; ``metrics`` also has ``tuned`` (system -> what was tuned for it) and
-        ``delta_auc`` (`delta_auc`), where the options ask for them.
+        As `evaluate_tasks`; ``metrics`` also has `reading` of a model that takes prompts, and ``tuned`` (system ->
+        what was tuned for it) and `delta_auc`, where the options ask for them.
     tasks : list of PromptedTask
     prompts : PromptTable
     """
@@ -71,6 +72,8 @@ def measure(
         model.set_prompts(prompts.texts)
     extra, tuned = _compared(config, valid, model, phrasebook, split, prompts)
     metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, extra=extra)
+    if promptable:
+        metrics["reading"] = reading(model, tasks, prompts, split.attributes.values)
     if tuned:
         metrics["tuned"] = tuned
     if any(len(task.rows) for task in steering):  # none where all items have all values

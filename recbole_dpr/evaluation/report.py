@@ -15,11 +15,14 @@ from torch import Tensor
 from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
 from recbole_dpr.evaluation.metrics import average_rank, top_items
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
+from recbole_dpr.evaluation.reading import spoken
 from recbole_dpr.evaluation.systems import described, filter_
 from recbole_dpr.evaluation.tables import (
     cutoff,
     delta_auc_table,
+    exact_table,
     figures_table,
+    reading_line,
     significance_table,
     sliced,
 )
@@ -62,6 +65,12 @@ SEEN = "The same users and wishes, in the phrasebook's phrases for training and 
 
 HARD = """The same users and wishes, in phrases of which not only the frame but mostly also the words of
 wanting and not wanting are held out of training."""
+
+READING = """Share of the prompts in which every value was read as it was meant: wanted, rejected, or not spoken of."""
+
+MISREAD = """## Misread
+
+Some of the test's prompts, in unseen phrases, that were not read as they were meant."""
 
 LOGGED = """The test interactions that came with a prompt of the data set's own. Where its file does not say what
 a prompt asks for, the filters go by what the model reads."""
@@ -216,6 +225,14 @@ def write_report(
         ERRORS,
         _picture("What prompts do", plots),
     ]
+    read = metrics.get("reading", {"exact": {}, "misread": []})
+    if "tasks" in read["exact"]:
+        parts += [
+            "## Reading",
+            READING,
+            exact_table(read["exact"]),
+            reading_line(read["exact"]["tasks"]) + ".",
+        ]
     if metrics.get("significance"):
         parts += ["## More than chance?", SIGNIFICANCE, significance_table(metrics["significance"])]
     if seen:
@@ -232,6 +249,7 @@ def write_report(
         parts += ["## Delta AUC", DELTA_AUC.format(**measured), delta_auc_table(measured)]
     if examples:
         page = _examples_page(names, examples, "DPR" in metrics["tasks"][examples[0].task])
+        page += _misread(read["misread"])
         write_text(run_dir / "examples.md", page)
         parts += ["## Examples", "[Real users, their prompts and their top 10](examples.md)."]
     parts += ["## Training"] if training or router else []
@@ -280,6 +298,18 @@ def _examples_page(names: Mapping[str, Any], examples: Sequence[Example], steere
             table.append(f"| {place} | {' | '.join(map(_cell, pair))} |")
         parts.append("\n".join(table))
     return "\n\n".join(parts) + "\n"
+
+
+def _misread(misread: Sequence[Mapping[str, Any]]) -> str:
+    if not misread:
+        return ""
+    rows = [
+        f"| {row['task']} | {_cell(row['prompt'])} | {_cell(spoken(row['meant']))} | {_cell(spoken(row['read']))} |"
+        for row in misread
+    ]
+    return "\n".join(
+        ["", MISREAD, "", "| task | prompt | meant | read |", "|---|---|---|---|", *rows, ""]
+    )
 
 
 def _cell(text: str) -> str:

@@ -96,7 +96,10 @@ ABOVE = 2**33
 SYSTEMS = {
     "DPR": ("the prompt's text", ""),
     "backbone": ("no prompt", ""),
-    "filter": ("true attributes", "the backbone's ranking with all allowed items first and all forbidden ones last."),
+    "filter": (
+        "true attributes",
+        "the backbone's ranking with all allowed items first and all forbidden ones last.",
+    ),
     "calibrated_filter": (
         "true attributes",
         "the same after dividing each item's probability by its number of values, which is the best a "

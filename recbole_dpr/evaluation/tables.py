@@ -8,6 +8,12 @@ from typing import Any
 from recbole_dpr.evaluation.metrics import reported_k
 from recbole_dpr.evaluation.systems import sees
 
+LOW = 0.9  # share of prompts read exactly right below which it is said what may help
+WAY_OUT = (
+    "A larger reader beside the default one may read more (--reader=[shipped,large]; docs/prompts.md); examples.md "
+    "shows some that were misread"
+)
+
 
 def summary_table(metrics: Mapping[str, Any]) -> str:
     """Return the headline figures (unseen phrases) as plain text for the console."""
@@ -19,7 +25,15 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         between_tasks = "\n" if row[0] != above[0] else ""
         lines.append(between_tasks + "  ".join(cells).rstrip())
-    return "\n".join(lines)
+    read = metrics.get("reading", {}).get("exact", {}).get("tasks")
+    return "\n".join([*lines, *(["", reading_line(read)] if read else [])])
+
+
+def reading_line(exact: Mapping[str, float]) -> str:
+    """Say how many prompts of each task were read exactly right, and where it is few what may help."""
+    shares = ", ".join(f"{task} {share:.1%}" for task, share in exact.items())
+    low = min(exact.values()) < LOW
+    return f"Read exactly right: {shares}" + (f". {WAY_OUT}" if low else "")
 
 
 def _rows(
@@ -59,6 +73,18 @@ def significance_table(tasks: Mapping[str, Any]) -> str:
             numbers = [f"{test['difference']:+.4f}", f"{test['p']:.2g}", f"{test['p_holm']:.2g}"]
             rows.append([task, system, *numbers])
     return _markdown(rows, words=2)
+
+
+def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a markdown table of the shares read exactly right, a row for each kind of phrases."""
+    names = {"tasks": "unseen", "tasks_seen_phrases": "for training", "tasks_hard_phrases": "hard"}
+    kinds = list(exact["tasks"])
+    rows = [["phrases", *kinds]]
+    rows += [
+        [names[part], *(f"{shares[kind]:.1%}" if kind in shares else "-" for kind in kinds)]
+        for part, shares in exact.items()
+    ]
+    return _markdown(rows, words=1)
 
 
 def delta_auc_table(measured: Mapping[str, Any]) -> str:

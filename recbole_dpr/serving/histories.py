@@ -29,6 +29,7 @@ class Histories:
 
     def __init__(self, catalogue: Catalogue, config: Any, model: SequentialRecommender) -> None:
         self._ids = {token: i for i, token in enumerate(catalogue.tokens) if i}
+        self._titles = dict(zip(catalogue.titles[1:], catalogue.tokens[1:], strict=True))
         self._dataset, self._device = config["dataset"], config["device"]
         self._length = config["MAX_ITEM_LIST_LENGTH"]
         self._fields = (model.ITEM_SEQ, model.ITEM_SEQ_LEN)
@@ -67,6 +68,10 @@ class Histories:
         if item is None:
             shown = str(token)[:SHOWN]
             hint = did_you_mean(shown, self._ids) if len(self._ids) <= HINTED else ""
+            if token in self._titles:
+                hint = (
+                    f"; items go by their tokens: {token!r} is the title of {self._titles[token]!r}"
+                )
             raise DPRError(f"{where} holds {shown!r}, which is no item of {self._dataset}{hint}")
         return item
 

@@ -9,7 +9,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.errors import DPRError, did_you_mean, some_of
 from recbole_dpr.model.dpr import DPR
 
 REMEMBERED = 10_000  # readings that are kept, the least recently used ones going first
@@ -122,7 +122,8 @@ class PromptMemory:
         for value in values or ():
             known = self._names.get(value.casefold()) if isinstance(value, str) else None
             if known is None:
-                hint = did_you_mean(str(value), self.model.attributes.values)
+                values = self.model.attributes.values
+                hint = did_you_mean(str(value), values) or f"; there are {some_of(values)}"
                 raise DPRError(f"{side} holds {value!r}, which is no attribute value{hint}")
             chosen[known] = 1
         return chosen

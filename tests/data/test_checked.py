@@ -153,3 +153,17 @@ def test_interactions_with_items_that_have_no_row_are_counted(tiny_config, data_
     file.write_text("\n".join([head, *rest]) + "\n")
     load_data(tiny_config())
     assert re.search(r"\d+ of 480 interactions are left out, because their item", caplog.text)
+
+
+def test_rows_of_an_item_that_has_one_already_are_counted(tiny_config, data_path, caplog):
+    rewrite(data_path / "tiny" / "tiny.item", lambda text: text + "i3\tAnother thing\tred\n")
+    data = load_data(tiny_config()).whole
+    assert "1 rows of" in caplog.text and "such as 'i3'" in caplog.text
+    assert data.titles[data.token2id("item_id", "i3")] == "Thing number 3"
+
+
+def test_times_that_are_all_alike_are_said(tiny_config, data_path, caplog):
+    file = data_path / "tiny" / "tiny.inter"
+    rewrite(file, lambda text: re.sub(r"\t\d+\n", "\t7\n", text))
+    load_data(tiny_config())
+    assert "100% of the steps" in caplog.text and "the order of tiny.inter" in caplog.text

@@ -211,3 +211,14 @@ def test_an_item_without_a_title_is_called_by_its_token(tiny_config, data_path):
 def test_options_that_contradict_themselves_or_leave_nothing_are_named(tiny_config, options, says):
     with pytest.raises(DPRError, match=says):
         load_data(tiny_config(**options))
+
+
+def test_the_log_names_what_may_be_asked_for(tiny_config, caplog):
+    caplog.set_level("INFO")
+    load_data(tiny_config())
+    assert "Prompts may ask for 3 values of colour: " in caplog.text
+    assert "No item has a text" not in caplog.text
+    load_data(tiny_config(item_text_fields=[]))
+    assert (
+        "No item has a text: name the columns that describe it in item_text_fields" in caplog.text
+    )

@@ -116,6 +116,17 @@ def test_the_report_tells_a_stranger_what_to_know(tmp_path, metrics):
         assert (tmp_path / link).stat().st_size > 0
 
 
+def test_the_report_says_what_was_read(tmp_path, metrics):
+    meant, read = {"include": ["War"], "exclude": []}, {"include": [], "exclude": ["War"]}
+    misread = {"task": "positive", "prompt": "sooner | war", "meant": meant, "read": read}
+    exact = {"tasks": {"positive": 0.5}, "tasks_seen_phrases": {"positive": 0.75}}
+    metrics["reading"] = {"exact": exact, "misread": [misread]}
+    text = write_report(tmp_path, metrics, command="run", examples=[EXAMPLE]).read_text()
+    assert "| unseen | 50.0% |" in text and "| for training | 75.0% |" in text
+    examples = (tmp_path / "examples.md").read_text()
+    assert "| positive | sooner \\| war | include War | exclude War |" in examples
+
+
 def test_a_report_of_a_plain_model_names_only_what_it_has(tmp_path, metrics):
     metrics["tasks"]["positive"].pop("DPR")
     metrics["standard_error"]["positive"] = {}

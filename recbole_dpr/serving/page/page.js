@@ -208,6 +208,9 @@ async function start() {
   const [about, users] = await Promise.all([fetchJson("health"), fetchJson("users")]);
   $("about").textContent = `${about.model}, trained on ${about.dataset}: ${about.items} items, ranked with and without your words.`;
   trained = about.exclude_history;
+  const [one, two, three] = about.values.map((value) => value.replaceAll("_", " "));
+  if (two) turns[0].placeholder = `${one}, but no ${two}`;
+  if (three) turns[1].placeholder = `no ${one}, rather ${three}`;
   $("values").textContent = about.values.join(", ") || "this model takes no prompts";
   $("user-label").hidden = !users.length;
   users.forEach(({ user, history }) => {

@@ -1,0 +1,72 @@
+"""How many of the made prompts a model reads as they were meant, and some that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recbole_dpr.evaluation.evaluate import PARTS
+
+if TYPE_CHECKING:
+    from recbole_dpr.data.prompts import PromptTable
+    from recbole_dpr.data.tasks import PromptedTask
+    from recbole_dpr.model.dpr import DPR
+
+MISREAD = 4  # prompts of each task that are shown
+
+
+@torch.no_grad()
+def reading(
+    model: DPR, tasks: Sequence[PromptedTask], prompts: PromptTable, values: Sequence[str]
+) -> dict[str, Any]:
+    """Compare what the prompts of each task ask for with what is read, all values right or not.
+
+    Parameters
+    ----------
+    model : DPR
+        To which `set_prompts` has given the prompts.
+    tasks : sequence of PromptedTask
+        Logged ones, whose intents may be what the model read, are left out.
+    prompts : PromptTable
+    values : sequence of str
+        The attribute values by number.
+
+    Returns
+    -------
+    dict
+        ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
+        ``misread``: a few unseen prompts that are not, each with ``task``, ``prompt``, ``meant`` and
+        ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``.
+    """
+    exact: dict[str, dict[str, float]] = {}
+    misread: list[dict[str, Any]] = []
+    for task in tasks:
+        if task.phrases not in ("unseen", "train", "hard") or not len(task.prompt_ids):
+            continue
+        read = [side.cpu().bool() for side in model.read_prompts(task.prompt_ids)]
+        meant = [side[task.prompt_ids] for side in (prompts.include, prompts.exclude)]
+        wrong = (read[0] != meant[0]).any(dim=1) | (read[1] != meant[1]).any(dim=1)
+        exact.setdefault(PARTS[task.phrases], {})[task.name] = 1 - float(wrong.float().mean())
+        if task.phrases != "unseen":
+            continue
+        texts: dict[str, int] = {}  # each once
+        for row in wrong.nonzero()[:, 0].tolist():
+            texts.setdefault(prompts.texts[task.prompt_ids[row]], row)
+        for text, row in list(texts.items())[:MISREAD]:
+            sides = {
+                name: {
+                    side: [values[value] for value in marks[row].nonzero()[:, 0].tolist()]
+                    for side, marks in zip(("include", "exclude"), both, strict=True)
+                }
+                for name, both in (("meant", meant), ("read", read))
+            }
+            misread.append({"task": task.name, "prompt": text, **sides})
+    return {"exact": exact, "misread": misread}
+
+
+def spoken(intent: dict[str, list[str]]) -> str:
+    """An intent of `reading` in words."""
+    said = [f"{side} {', '.join(intent[side])}" for side in ("include", "exclude") if intent[side]]
+    return "; ".join(said) or "nothing"
