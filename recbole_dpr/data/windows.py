@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbole_dpr.data.dataset import LOGGED_FIELD, ROW_FIELD, PromptDataset, cut
 
+FEWEST = 32  # batches of an epoch: with less, the default number of epochs would teach little
 TARGET_LIST = "target_list"
 LOGGED_LIST = "logged_prompt_list"
 WINDOW = "window"
@@ -39,7 +40,7 @@ class WindowLoader:
     dataset : PromptDataset
         The training split.
     batch_size : int
-        Windows per batch.
+        Windows per batch; fewer where an epoch would have less than `FEWEST` batches.
     fixed_cuts : bool
         Cut every epoch as the first, so that what was computed for a window holds for all epochs.
 
@@ -56,7 +57,6 @@ class WindowLoader:
     ) -> None:
         self.dataset = dataset  # RecBole's collector reads it
         self.config = config
-        self.batch_size = batch_size
         self.fixed_cuts = fixed_cuts
         self.shuffle = bool(config["shuffle"])
         self.length = config["MAX_ITEM_LIST_LENGTH"]
@@ -69,6 +69,7 @@ class WindowLoader:
         self._user_start = row[first] - context[first]  # flat row of each user's first item
         self._first_target, self._last_target = row[first], row[last]
         self.set_epoch(0)
+        self.batch_size = min(batch_size, math.ceil(self.n_windows / FEWEST))
 
     def set_epoch(self, epoch: int) -> None:
         """Cut the windows of one epoch; see the class."""

@@ -22,7 +22,7 @@ from recbole_dpr.evaluation.tables import (
     delta_auc_table,
     exact_table,
     figures_table,
-    reading_line,
+    read_more,
     significance_table,
     sliced,
 )
@@ -231,7 +231,7 @@ def write_report(
             "## Reading",
             READING,
             exact_table(read["exact"]),
-            reading_line(read["exact"]["tasks"]) + ".",
+            *read_more(read["exact"]["tasks"]),
         ]
     if metrics.get("significance"):
         parts += ["## More than chance?", SIGNIFICANCE, significance_table(metrics["significance"])]

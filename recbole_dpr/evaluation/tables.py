@@ -11,7 +11,7 @@ from recbole_dpr.evaluation.systems import sees
 LOW = 0.9  # share of prompts read exactly right below which it is said what may help
 WAY_OUT = (
     "A larger reader beside the default one may read more (--reader=[shipped,large]; docs/prompts.md); examples.md "
-    "shows some that were misread"
+    "shows some that were misread."
 )
 
 
@@ -26,14 +26,15 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         between_tasks = "\n" if row[0] != above[0] else ""
         lines.append(between_tasks + "  ".join(cells).rstrip())
     read = metrics.get("reading", {}).get("exact", {}).get("tasks")
-    return "\n".join([*lines, *(["", reading_line(read)] if read else [])])
+    if read:
+        shares = ", ".join(f"{task} {share:.1%}" for task, share in read.items())
+        lines += ["", f"Read exactly right: {shares}", *read_more(read)]
+    return "\n".join(lines)
 
 
-def reading_line(exact: Mapping[str, float]) -> str:
-    """Say how many prompts of each task were read exactly right, and where it is few what may help."""
-    shares = ", ".join(f"{task} {share:.1%}" for task, share in exact.items())
-    low = min(exact.values()) < LOW
-    return f"Read exactly right: {shares}" + (f". {WAY_OUT}" if low else "")
+def read_more(exact: Mapping[str, float]) -> list[str]:
+    """What may help, in a line, where few prompts of a task were read exactly right."""
+    return [WAY_OUT] if min(exact.values()) < LOW else []
 
 
 def _rows(

@@ -7,7 +7,7 @@ import torch
 
 from recbole_dpr.data.dataset import ROW_FIELD
 from recbole_dpr.data.loading import PrefixLoader, load_data
-from recbole_dpr.data.windows import TARGET_LIST, PrefixWindows, WindowLoader, before
+from recbole_dpr.data.windows import FEWEST, TARGET_LIST, PrefixWindows, WindowLoader, before
 
 
 @pytest.fixture
@@ -116,6 +116,15 @@ def test_a_prefix_window_is_the_same_in_every_epoch(tiny_config, uneven):
     first = loader.windows(torch.arange(50))["item_id_list"]
     loader.set_epoch(3)
     assert torch.equal(loader.windows(torch.arange(50))["item_id_list"], first)
+
+
+def test_little_data_makes_small_batches(tiny_config, uneven):
+    config = tiny_config(MAX_ITEM_LIST_LENGTH=10, window_stride=1)
+    train = load_data(config).train
+    many, few = (WindowLoader(config, train, batch_size=size) for size in (8, 64))
+    assert many.n_windows > 8 * FEWEST and many.batch_size == 8
+    assert few.batch_size < 64 and len(few) >= FEWEST - 1
+    assert sum(map(len, few)) == few.n_windows
 
 
 def test_before_holds_the_items_up_to_each_position():

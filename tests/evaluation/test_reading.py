@@ -9,7 +9,7 @@ from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask
 from recbole_dpr.evaluation.reading import reading, spoken
-from recbole_dpr.evaluation.tables import reading_line
+from recbole_dpr.evaluation.tables import read_more
 
 VALUES = ["comedy", "war"]
 
@@ -55,7 +55,5 @@ def test_the_share_read_exactly_right_and_what_is_not(prompts):
 
 
 def test_a_line_says_what_may_help_where_little_is_read():
-    assert reading_line({"positive": 0.98, "negative": 0.9}) == (
-        "Read exactly right: positive 98.0%, negative 90.0%"
-    )
-    assert "--reader=[shipped,large]" in reading_line({"positive": 0.98, "compound": 0.69})
+    assert not read_more({"positive": 0.98, "negative": 0.9})
+    assert "--reader=[shipped,large]" in read_more({"positive": 0.98, "compound": 0.69})[0]
