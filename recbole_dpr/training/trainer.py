@@ -12,7 +12,6 @@ import torch
 from recbole.evaluator import Evaluator
 from recbole.evaluator.register import smaller_metrics
 from recbole.trainer import Trainer
-from recbole.utils import set_color
 from torch import Tensor
 
 from recbole_dpr.checkpoint import ITEM_TEXT, MODEL_FILE, load_tensors, load_weights, save_tensors
@@ -21,6 +20,7 @@ from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_m
 from recbole_dpr.model.backbone import Backbone, set_unknown_user
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
+from recbole_dpr.training.epoch_log import EpochLog
 from recbole_dpr.training.resume import (
     RESUME_FILE,
     Progress,
@@ -195,13 +195,9 @@ class DPRTrainer(Trainer):
         show_progress: bool,
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
+        log = EpochLog(self.logger, self.tensorboard, self.wandblogger)
         if verbose and not first_epoch:
-            weights = sum(parameter.numel() for parameter in stage.parameters)
-            self.logger.info(
-                set_color(f"stage {stage.number}: {stage.title}", "pink")
-                + f" ({weights:,} weights, {len(stage.loader)} steps an epoch, at most "
-                f"{stage.options.epochs} epochs)"
-            )
+            log.begin(stage)
         for epoch in range(first_epoch, stage.options.epochs):
             started = perf_counter()
             self._epoch = epoch
@@ -219,20 +215,19 @@ class DPRTrainer(Trainer):
             seconds = perf_counter() - started
             name = f"stage{stage.number}"
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-            self.history.append(
-                {
-                    "stage": stage.number,
-                    "title": stage.title,
-                    "epoch": epoch,
-                    "steps": steps,
-                    "loss": loss,
-                    "valid": result,
-                    "best": improved,
-                    "seconds": round(seconds, 3),
-                    "train_seconds": round(trained, 3),
-                }
-            )
-            self._report(stage, epoch, loss, result, trained, seconds, improved, verbose)
+            row = {
+                "stage": stage.number,
+                "title": stage.title,
+                "epoch": epoch,
+                "steps": steps,
+                "loss": loss,
+                "valid": result,
+                "best": improved,
+                "seconds": round(seconds, 3),
+                "train_seconds": round(trained, 3),
+            }
+            self.history.append(row)
+            log.epoch(stage, row, self.valid_metric, verbose)
             if saved:
                 self._save_resume(stage, epoch)
             if callback_fn:
@@ -240,11 +235,7 @@ class DPRTrainer(Trainer):
             if finished:
                 break
         put_weights(self.model, self._best)
-        if not any(row.get("best") for row in self.history if row["stage"] == stage.number):
-            self.logger.info(
-                f"stage {stage.number} ({stage.title}) found nothing better than what it began with, "
-                "which is kept"
-            )
+        log.end(stage, [row for row in self.history if row["stage"] == stage.number])
 
     def _loss(self, interaction: Any) -> Any:
         """The stage's loss; also where RecBole's epoch lets a learning rate schedule in."""
@@ -312,33 +303,6 @@ class DPRTrainer(Trainer):
         if improved:
             self._best = snapshot(self.model)
         return improved
-
-    def _report(
-        self,
-        stage: Stage,
-        epoch: int,
-        loss: float,
-        result: Result,
-        trained: float,
-        seconds: float,
-        improved: bool,
-        verbose: bool,
-    ) -> None:
-        shown = [self.valid_metric]
-        if stage.prompted:
-            shown = list(dict.fromkeys([*shown, "ndcg@10", "satisfied@10", "violation@10"]))
-        figures = ", ".join(f"{name} {result[name]:.4f}" for name in shown if name in result)
-        if verbose:
-            self.logger.info(
-                set_color(f"stage {stage.number} epoch {epoch}", "green")
-                + f" [train {trained:.2f}s, loss {loss:.4f}, valid {seconds - trained:.2f}s, "
-                f"{figures}]{' best' if improved else ''}"
-            )
-        tag = f"stage{stage.number}"
-        self.tensorboard.add_scalar(f"{tag}/loss", loss, epoch)
-        for name, value in result.items():
-            self.tensorboard.add_scalar(f"{tag}/valid/{name}", value, epoch)
-        self.wandblogger.log_metrics({"loss": loss, **result}, head=tag)
 
     # Killed and resumed
 

@@ -1,0 +1,68 @@
+"""What a training says of its stages and epochs: in the log, to tensorboard and to Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recbole.utils import set_color
+
+from recbole_dpr.training.stages import Stage
+
+PROMPTED = (
+    "ndcg@10",
+    "satisfied@10",
+    "violation@10",
+)  # shown of a prompted validation, where measured
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """The three places that RecBole's trainer writes to.
+
+    Parameters
+    ----------
+    logger, tensorboard, wandb
+        As the trainer has them.
+    """
+
+    logger: Any
+    tensorboard: Any
+    wandb: Any
+
+    def begin(self, stage: Stage) -> None:
+        """Say what a stage is about to train."""
+        weights = sum(parameter.numel() for parameter in stage.parameters)
+        self.logger.info(
+            set_color(f"stage {stage.number}: {stage.title}", "pink")
+            + f" ({weights:,} weights, {len(stage.loader)} steps an epoch, at most "
+            f"{stage.options.epochs} epochs)"
+        )
+
+    def epoch(self, stage: Stage, row: Mapping[str, Any], metric: str, verbose: bool) -> None:
+        """Report an epoch, a row of the trainer's ``history`` that was compared by `metric`."""
+        valid = row["valid"]
+        if verbose:
+            shown = dict.fromkeys([metric, *(PROMPTED if stage.prompted else ())])
+            figures = ", ".join(f"{name} {valid[name]:.4f}" for name in shown if name in valid)
+            trained = row["train_seconds"]
+            self.logger.info(
+                set_color(f"stage {stage.number} epoch {row['epoch']}", "green")
+                + f" [train {trained:.2f}s, loss {row['loss']:.4f}, valid {row['seconds'] - trained:.2f}s, "
+                f"{figures}]{' best' if row['best'] else ''}"
+            )
+        tag = f"stage{stage.number}"
+        self.tensorboard.add_scalar(f"{tag}/loss", row["loss"], row["epoch"])
+        for name, value in valid.items():
+            self.tensorboard.add_scalar(f"{tag}/valid/{name}", value, row["epoch"])
+        self.wandb.log_metrics({"loss": row["loss"], **valid}, head=tag)
+
+    def end(self, stage: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Say where the best of a stage's epochs is not among them, or is the last of all."""
+        best = [row.get("best") for row in rows]  # older runs that are gone on with do not say
+        which = f"stage {stage.number} ({stage.title})"
+        if not any(best):
+            self.logger.info(f"{which} found nothing better than what it began with, which is kept")
+        elif best[-1] and len(best) > 1 and stage.options.schedule == "constant":
+            self.logger.info(f"{which} was best in its last epoch: more of them may be better")
