@@ -16,8 +16,10 @@ WAY_OUT = (
 
 
 def summary_table(metrics: Mapping[str, Any]) -> str:
-    """Return the headline figures (unseen phrases) as plain text for the console."""
-    rows = _rows(metrics["tasks"], cutoff(metrics), metrics.get("standard_error", {}))
+    """Return the headline figures (unseen phrases, and a data set's own prompts) as plain text for the console."""
+    logged = {n: f for n, f in metrics.get("tasks_logged", {}).items() if n != "standard"}
+    tasks = {**metrics["tasks"], **logged}
+    rows = _rows(tasks, cutoff(metrics), metrics.get("standard_error", {}))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for above, row in zip([rows[0], *rows], rows, strict=False):
@@ -29,6 +31,10 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     if read:
         shares = ", ".join(f"{task} {share:.1%}" for task, share in read.items())
         lines += ["", f"Read exactly right: {shares}", *read_more(read)]
+    if "delta_auc" in metrics:
+        up, down = metrics["delta_auc"]["increase"], metrics["delta_auc"]["decrease"]
+        moved = (f"{name} {up[name]['mean']:+.3f} / {down[name]['mean']:+.3f}" for name in up)
+        lines += ["", f"Delta AUC, increase / decrease: {', '.join(moved)}"]
     return "\n".join(lines)
 
 

@@ -82,6 +82,15 @@ def test_the_console_table_gives_figures_and_the_ratio_to_the_filter(metrics):
     assert standard[4:] == ["-", "0.1200", "-", "-", "940"]
 
 
+def test_the_console_shows_logged_prompts_and_the_delta_auc_where_measured(metrics):
+    metrics["tasks_logged"] = {"standard": {}, "logged": metrics["tasks"]["positive"]}
+    by_system = {"DPR": {"mean": 0.25}, "filter": {"mean": 0.5}}
+    metrics["delta_auc"] = {"increase": by_system, "decrease": by_system, "users": 5}
+    text = summary_table(metrics)
+    assert "\nlogged    DPR" in text
+    assert text.endswith("increase / decrease: DPR +0.250 / +0.250, filter +0.500 / +0.500")
+
+
 def test_the_table_takes_the_longest_list_where_10_was_not_measured(metrics):
     five = {key.replace("@10", "@5"): value for key, value in figures(0.1).items()}
     metrics["tasks"] = {"positive": {"filter": {**five, "ndcg@1": 0.5}}}
