@@ -45,7 +45,7 @@ task has no prompt. All systems answer the same prompts for the same users.
 
 **Read this before comparing:** `filter`, `calibrated_filter` and `post_filter` are told the true
 attributes of every item and exactly which values are meant. `DPR` (where the model is promptable) sees
-nothing but the prompt's text, here in the phrasebook's `unseen` phrases, which no training used. `backbone` ignores it.
+nothing but the prompt's text, here in the phrasebook's `unseen` phrases, on which this run did not train. `backbone` ignores it.
 
 {systems}
 
