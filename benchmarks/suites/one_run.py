@@ -34,6 +34,7 @@ from suites.records import BUSY, ROOT, Folders, Record, cut_off_run, experiment,
 from suites.top_ranks import top_ranks
 
 LOCK, OPTIONS = "lock", "options.json"
+CODE = ("recbole_dpr", "properties", "benchmarks")
 GOALS = {"ml-100k": 0.060}  # validation NDCG@10, for `seconds_to_goal`
 TIMING = ("rounds", "share", "clock", "until", "limit")  # options of benchmarks/speed.py
 VERSIONS = ("recbole", "torch", "transformers", "numpy")
@@ -200,11 +201,16 @@ def surroundings(run: Run) -> Record:
 
 def commit() -> str | None:
     """The commit of this code, with "-dirty" behind it where it was changed; None where there is no git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    git = ["git", "-C", str(ROOT)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        # Suites write records and pages themselves.
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *CODE], check=False)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return head.stdout.strip() + "-dirty" * bool(changed.returncode)
 
 
 def machine() -> str:

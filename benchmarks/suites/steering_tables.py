@@ -41,12 +41,17 @@ ABLATIONS = {
 REFERENCES = {"pooled": "trained_reader"}
 
 
+def _sample(records: Sequence[Record]) -> str:
+    sizes = {record.get("options", {}).get("prompted_test_size") for record in records} - {None}
+    return f" Prompted tasks: a sample of {max(sizes):,} users." if sizes else ""
+
+
 def model_tables(name: str, records: Sequence[Record]) -> list[str]:
     """What every system of one model reached."""
     standard = cell(records, "tasks", "standard", "DPR", NDCG)
     lines = [f"### {name}", ""]
     lines += [
-        f"{_seeds(records)}. Standard task (no prompt; equal to the backbone): {standard}.",
+        f"{_seeds(records)}. Standard task (no prompt; equal to the backbone): {standard}.{_sample(records)}",
         "",
     ]
     head = ["", "sees"]

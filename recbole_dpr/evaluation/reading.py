@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recbole_dpr.evaluation.evaluate import PARTS
+from recbole_dpr.evaluation.metrics import DECIMALS
 
 if TYPE_CHECKING:
     from recbole_dpr.data.prompts import PromptTable
@@ -48,7 +49,8 @@ def reading(
         read = [side.cpu().bool() for side in model.read_prompts(task.prompt_ids)]
         meant = [side[task.prompt_ids] for side in (prompts.include, prompts.exclude)]
         wrong = (read[0] != meant[0]).any(dim=1) | (read[1] != meant[1]).any(dim=1)
-        exact.setdefault(PARTS[task.phrases], {})[task.name] = 1 - float(wrong.float().mean())
+        right = round(1 - float(wrong.double().mean()), DECIMALS)
+        exact.setdefault(PARTS[task.phrases], {})[task.name] = right
         if task.phrases != "unseen":
             continue
         texts: dict[str, int] = {}  # each once
