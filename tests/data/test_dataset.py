@@ -159,6 +159,7 @@ def test_lists_with_another_separator_are_named(tiny_config, data_path, caplog, 
 
 
 def test_a_separator_of_its_own(tiny_config, data_path, caplog):
+    caplog.set_level("WARNING")
     file = data_path / "tiny" / "tiny.item"
     file.write_text(file.read_text().replace(" green", "|green"))
     config = tiny_config(seq_separator="|")
