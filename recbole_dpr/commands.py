@@ -161,11 +161,11 @@ def answer_lines(recommender: Any, lines: Iterable[bytes]) -> Iterator[dict[str,
 
 
 def _as_text(response: dict[str, Any], request: dict[str, Any]) -> str:
+    from recbole_dpr.data.intent import in_words
+
     lines = []
-    read = response["read"]
-    wishes = [f"{side} {', '.join(read[side])}" for side in ("include", "exclude") if read[side]]
     if request["prompt"]:
-        lines.append(f"read as: {'; '.join(wishes) or 'nothing that can be steered'}")
+        lines.append(f"read as: {in_words(response['read']) or 'nothing that can be steered'}")
     if response["skipped"]:
         lines.append(f"{response['skipped']} unknown items of the history were skipped")
     for place, row in enumerate(response["items"], start=1):

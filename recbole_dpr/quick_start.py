@@ -22,7 +22,6 @@ from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import held, log_to
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.options import read_command_line
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
 from recbole_dpr.stage_options import warn_trained
@@ -157,10 +156,9 @@ def load_data_and_model(
         If the folder is no finished run, or the data set is gone or another one.
     """
     config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
-    changed = {**(config_dict or {}), **read_command_line(command_line)}
-    reader = config["reader"] if "reader" in changed else None
+    reader = config["reader"] if "reader" in config.given else None
     recommender = load(run_dir, model, config["device"], reader=reader)
-    warn_trained(changed, config, recommender.config)
+    warn_trained(config.given, config, recommender.config)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]

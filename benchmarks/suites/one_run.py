@@ -100,7 +100,7 @@ def curve(history: Iterable[Record]) -> list[list[float]]:
         spent += row["seconds"]
         valid = row["valid"] or {}
         if row["stage"] == 1 and "ndcg@10" in valid and "positive_ndcg@10" not in valid:
-            points.append([round(spent, 1), row["valid"]["ndcg@10"]])
+            points.append([round(spent, 1), valid["ndcg@10"]])
     return points
 
 
@@ -181,7 +181,7 @@ def clear(work: Path) -> None:
 
 
 def surroundings(run: Run) -> Record:
-    """What the figures were measured with: options, code, machine, versions, peak memory in MB."""
+    """What the figures were measured with: options, machine, versions, peak memory in MB."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":  # bytes there
         kilobytes /= 1024
@@ -192,7 +192,6 @@ def surroundings(run: Run) -> Record:
         "variant": run.variant,
         "kind": run.kind,
         "options": experiment(run.options),
-        "commit": commit(),
         "machine": machine(),
         "versions": {name: version(name) for name in VERSIONS},
         **memory,
@@ -236,7 +235,8 @@ def main() -> int:
         if started_with.is_file() and started_with.read_text() != options:
             clear(work)  # an attempt with other options
         started_with.write_text(options)
-        record = KINDS[run.kind](run, folders) | surroundings(run)
+        code = commit()  # a run of hours may outlive it
+        record = KINDS[run.kind](run, folders) | surroundings(run) | {"commit": code}
         goal = GOALS.get(run.dataset)
         if goal and "validation" in record:
             record["seconds_to_goal"] = seconds_to(record["validation"], goal)

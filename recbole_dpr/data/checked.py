@@ -136,7 +136,7 @@ class CheckedDataset(SequentialDataset):
         self._say_of_ties()  # here, times are numbers as they are sorted, but in float64
 
     def _say_of_ties(self) -> None:
-        """Say how often histories go back in time, since RecBole sorts times in float32.
+        """Say how often histories stand still, or go back in time, since RecBole sorts times in float32.
 
         `Interaction.sort` of RecBole 1.2.1 is stable: a file in the order of time stays in it.
         """
@@ -145,8 +145,9 @@ class CheckedDataset(SequentialDataset):
         )
         order = np.lexsort((times.astype(np.float32), users))
         together = np.diff(users[order]) == 0
-        back = together & (np.diff(times[order]) < 0)
-        level = (together & (np.diff(times[order]) == 0)).sum() / max(1, together.sum())
+        passed = np.diff(times[order])
+        back = together & (passed < 0)
+        level = (together & (passed == 0)).sum() / max(1, together.sum())
         if level >= LEVEL:
             self.logger.warning(
                 f"{level:.0%} of the steps from one interaction of a user to the next take no time: what comes last, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +50,6 @@ class PromptDataset(CheckedDataset):
     def __init__(self, config) -> None:
         self.prompt_field: str = config["PROMPT_ID_FIELD"]
         self.whole_histories = False
-        self.inter_feat: Any
         super().__init__(config)
 
     def _change_feat_format(self) -> None:

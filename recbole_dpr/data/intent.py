@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recbole_dpr.errors import DPRError
@@ -36,3 +37,9 @@ class Intent:
         if self.include:
             return "compound" if self.exclude else "positive"
         return "negative" if self.exclude else "neutral"
+
+
+def in_words(asked: Mapping[str, Sequence[str]]) -> str:
+    """The names of values under "include" and "exclude" in words; "" where nothing is asked for."""
+    sides = (side for side in ("include", "exclude") if asked[side])
+    return "; ".join(f"{side} {', '.join(asked[side])}" for side in sides)

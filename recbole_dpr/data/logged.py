@@ -55,12 +55,9 @@ class PromptFile:
             if column not in header:
                 self._fail(1, f"there is no column {column!r}; the columns are {header}")
         if (SIDES[0] in header) != (SIDES[1] in header):
-            lacks = SIDES[SIDES[0] in header]
-            others = [column for column in header if column not in (ID, TEXT, *SIDES)]
-            hint = f"; the columns are {header}" if others else ""
             self._fail(
                 1,
-                f"{SIDES[0]} and {SIDES[1]} come together or not at all, and {lacks} is not there{hint}",
+                f"{SIDES[0]} and {SIDES[1]} come together or not at all; the columns are {header}",
             )
         for number, line in file.rows():
             cells = line.split(config["field_separator"])

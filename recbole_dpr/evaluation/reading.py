@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from recbole_dpr.evaluation.evaluate import PARTS
 from recbole_dpr.evaluation.metrics import DECIMALS
@@ -57,18 +58,11 @@ def reading(
         for row in wrong.nonzero()[:, 0].tolist():
             texts.setdefault(prompts.texts[task.prompt_ids[row]], row)
         for text, row in list(texts.items())[:MISREAD]:
-            sides = {
-                name: {
-                    side: [values[value] for value in marks[row].nonzero()[:, 0].tolist()]
-                    for side, marks in zip(("include", "exclude"), both, strict=True)
-                }
-                for name, both in (("meant", meant), ("read", read))
-            }
-            misread.append({"task": task.name, "prompt": text, **sides})
+            said = {"meant": _named(meant, row, values), "read": _named(read, row, values)}
+            misread.append({"task": task.name, "prompt": text, **said})
     return {"exact": exact, "misread": misread}
 
 
-def spoken(intent: dict[str, list[str]]) -> str:
-    """An intent of `reading` in words."""
-    said = [f"{side} {', '.join(intent[side])}" for side in ("include", "exclude") if intent[side]]
-    return "; ".join(said) or "nothing"
+def _named(sides: Sequence[Tensor], row: int, values: Sequence[str]) -> dict[str, list[str]]:
+    chosen = ([values[value] for value in side[row].nonzero()[:, 0].tolist()] for side in sides)
+    return dict(zip(("include", "exclude"), chosen, strict=True))

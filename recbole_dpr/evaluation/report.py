@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_dpr.data.intent import in_words
 from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
 from recbole_dpr.evaluation.metrics import average_rank, top_items
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
-from recbole_dpr.evaluation.reading import spoken
 from recbole_dpr.evaluation.systems import described, filter_
 from recbole_dpr.evaluation.tables import (
     cutoff,
@@ -304,12 +304,16 @@ def _misread(misread: Sequence[Mapping[str, Any]]) -> str:
     if not misread:
         return ""
     rows = [
-        f"| {row['task']} | {_cell(row['prompt'])} | {_cell(spoken(row['meant']))} | {_cell(spoken(row['read']))} |"
+        f"| {row['task']} | {_cell(row['prompt'])} | {_asked(row['meant'])} | {_asked(row['read'])} |"
         for row in misread
     ]
     return "\n".join(
         ["", MISREAD, "", "| task | prompt | meant | read |", "|---|---|---|---|", *rows, ""]
     )
+
+
+def _asked(intent: Mapping[str, Sequence[str]]) -> str:
+    return _cell(in_words(intent) or "nothing")
 
 
 def _cell(text: str) -> str:

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from recbole_dpr.data.intent import Intent
+from recbole_dpr.data.intent import Intent, in_words
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask
-from recbole_dpr.evaluation.reading import reading, spoken
+from recbole_dpr.evaluation.reading import reading
 from recbole_dpr.evaluation.tables import read_more
 
 VALUES = ["comedy", "war"]
@@ -50,8 +50,8 @@ def test_the_share_read_exactly_right_and_what_is_not(prompts):
         "tasks_hard_phrases": {"negative": 0.0},
     }
     assert [row["prompt"] for row in found["misread"]] == ["a comedy, no war", "never war"]
-    assert spoken(found["misread"][0]["meant"]) == "include comedy; exclude war"
-    assert spoken(found["misread"][1]["read"]) == "nothing"
+    assert in_words(found["misread"][0]["meant"]) == "include comedy; exclude war"
+    assert in_words(found["misread"][1]["read"]) == ""
 
 
 def test_a_line_says_what_may_help_where_little_is_read():

@@ -129,12 +129,14 @@ def test_the_report_says_what_was_read(tmp_path, metrics):
     meant, read = {"include": ["War"], "exclude": []}, {"include": [], "exclude": ["War"]}
     misread = {"task": "positive", "prompt": "sooner | war", "meant": meant, "read": read}
     exact = {"tasks": {"positive": 0.5}, "tasks_seen_phrases": {"positive": 0.75}}
-    metrics["reading"] = {"exact": exact, "misread": [misread]}
+    unheard = {**misread, "prompt": "battles", "read": {"include": [], "exclude": []}}
+    metrics["reading"] = {"exact": exact, "misread": [misread, unheard]}
     assert summary_table(metrics).splitlines()[-2] == "Read exactly right: positive 50.0%"
     text = write_report(tmp_path, metrics, command="run", examples=[EXAMPLE]).read_text()
     assert "| unseen | 50.0% |" in text and "| for training | 75.0% |" in text
     examples = (tmp_path / "examples.md").read_text()
     assert "| positive | sooner \\| war | include War | exclude War |" in examples
+    assert "| positive | battles | include War | nothing |" in examples
 
 
 def test_a_report_of_a_plain_model_names_only_what_it_has(tmp_path, metrics):
