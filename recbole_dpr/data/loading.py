@@ -16,6 +16,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.variants import dataset_class
+from recbole_dpr.data.windows import FEWEST
 from recbole_dpr.errors import DPRError
 
 # Of the training targets: where fewer were taken before, histories need not be recommended again.
@@ -31,7 +32,8 @@ class PrefixLoader:
     Parameters
     ----------
     config : RecBole Config
-        Reads ``train_batch_size``, ``seed``, ``shuffle`` and what RecBole's loader reads.
+        Reads ``train_batch_size`` (fewer where an epoch would have less than `FEWEST` batches), ``seed``,
+        ``shuffle`` and what RecBole's loader reads.
     dataset : PromptDataset
         The training split.
     sampler : recbole Sampler or None
@@ -47,6 +49,7 @@ class PrefixLoader:
         self.config, self.dataset, self.limit = config, dataset, limit
         self.shuffle = bool(config["shuffle"])
         self.set_epoch(0)
+        self._step = min(self._batches.step, math.ceil(len(self._rows) / FEWEST))
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the order of one epoch, and seed what RecBole draws in it."""
@@ -58,11 +61,11 @@ class PrefixLoader:
         np.random.seed(rng.integers(2**32))
 
     def __len__(self) -> int:
-        return math.ceil(len(self._rows) / self._batches.step)
+        return math.ceil(len(self._rows) / self._step)
 
     def __iter__(self) -> Iterator[Interaction]:
-        for begin in range(0, len(self._rows), self._batches.step):
-            yield self._batches.collate_fn(self._rows[begin : begin + self._batches.step])
+        for rows in np.split(self._rows, range(self._step, len(self._rows), self._step)):
+            yield self._batches.collate_fn(rows)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,15 @@ def test_little_data_makes_small_batches(tiny_config, uneven):
     assert sum(map(len, few)) == few.n_windows
 
 
+def test_few_prefixes_make_small_batches(tiny_config, uneven):
+    config = tiny_config("DPR-FPMC", train_batch_size=64)
+    data = load_data(config)
+    whole, some = (PrefixLoader(config, data.train, data.train_sampler, n) for n in (None, 90))
+    assert len(data.train) < 64 * FEWEST and len(whole) >= FEWEST - 1
+    assert sorted(map(len, some)) == [3] * 30
+    assert sum(map(len, whole)) == len(data.train)
+
+
 def test_before_holds_the_items_up_to_each_position():
     items = torch.tensor([[3, 5, 7], [2, 4, 0]])
     where = torch.tensor([[True, False, True], [False, True, False]])
