@@ -75,7 +75,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     if not args.report and not (args.suite and args.dataset):
         parser.error("--suite and --dataset are needed, or --report")
     given = read_command_line(texts)
-    options = {name: yaml.load(value, YamlLoader) for name, value in given.items()}
+    try:
+        options = {name: yaml.load(value, YamlLoader) for name, value in given.items()}
+    except yaml.YAMLError as error:
+        parser.error(f"an option's value is no YAML: {' '.join(str(error).split())}")
     return args, options
 
 

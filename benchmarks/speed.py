@@ -6,7 +6,7 @@
 
 RecBole's side is its own data set, loader, trainer and model, with its own batch size, as a RecBole
 user gets them. That includes autograd's anomaly detection, which importing RecBole's models turns on;
-`recbole_plain_s` is the same without. Ours is stage 1. Both train the same class with the same
+`recbole_plain_s` is the same without. Ours is stage 1, but for the running average, warm-up and schedule of a run. Both train the same class with the same
 options, in turn, `--rounds` times: a whole epoch of ours, then `--share` of the batches of one of
 RecBole's, from which its epoch is reckoned. Medians are reported. A model that is not causal trains on prefixes on both
 sides, and `--share` of ours is timed, too.
@@ -40,6 +40,7 @@ from recbole.utils import init_seed
 
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.training.setup import training_loader
@@ -262,4 +263,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DPRError as error:
+        sys.exit(f"error: {error}")

@@ -170,15 +170,11 @@ def main() -> None:
     args = arguments()
     device = torch.device(args.device)
     torch.manual_seed(args.seed)
-    trainee: Trainee
-    try:
-        trainee = (
-            EncoderTrainee(args.text_encoder, args.layers, args.rank, device)
-            if args.text_encoder
-            else ShippedTrainee(device)
-        )
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    trainee: Trainee = (
+        EncoderTrainee(args.text_encoder, args.layers, args.rank, device)
+        if args.text_encoder
+        else ShippedTrainee(device)
+    )
     genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
     values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
     movies, generic = domains = [
@@ -237,4 +233,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DPRError as error:
+        sys.exit(f"error: {error}")

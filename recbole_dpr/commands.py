@@ -6,9 +6,11 @@ Imports stand inside the commands: `--help` should not wait for torch.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from recbole_dpr.arguments import HelpFormatter, Parser
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("run", help="run folder")
     made.add_argument("--faiss", required=True, metavar="PATH", help="file to write")
     made.add_argument("--kind", default="hnsw", help="exact, ivf or hnsw (default)")
+    made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
 
     made = command("serve", "a web page and POST /recommend", serve)
     made.add_argument("run", help="run folder")
@@ -113,7 +116,10 @@ def evaluate(flags: argparse.Namespace) -> int:
     from recbole_dpr.evaluation.tables import summary_table
 
     metrics = quick_start.evaluate(flags.run, command_line=flags.options)
-    print(json.dumps(metrics) if flags.json else summary_table(metrics))
+    if flags.json:
+        _print_json(metrics)
+    else:
+        print(summary_table(metrics))
     return 0
 
 
@@ -131,7 +137,7 @@ def recommend(flags: argparse.Namespace) -> int:
                 raise DPRError(f"with - each request says its own {name}: leave --{name} out")
         n_failed = n_asked = 0
         for answer in answer_lines(_load(flags), sys.stdin.buffer):
-            print(json.dumps(answer, ensure_ascii=False), flush=True)
+            _print_json(answer)
             n_asked, n_failed = n_asked + 1, n_failed + ("error" in answer)
         if n_failed:
             print(f"{n_failed} of {n_asked} requests were wrong", file=sys.stderr)
@@ -141,7 +147,10 @@ def recommend(flags: argparse.Namespace) -> int:
 
     request = {name: getattr(flags, name) for name in FIELDS}
     response = respond(recommender, request)
-    print(json.dumps(response, ensure_ascii=False) if flags.json else _as_text(response, request))
+    if flags.json:
+        _print_json(response)
+    else:
+        print(_as_text(response, request))
     return 0
 
 
@@ -180,9 +189,14 @@ def _as_text(response: dict[str, Any], request: dict[str, Any]) -> str:
 
 
 def export(flags: argparse.Namespace) -> int:
-    from recbole_dpr.serving.index import FaissIndex, import_faiss, sample_users
+    from recbole_dpr.serving.index import FaissIndex, check_kind, import_faiss, sample_users
 
-    import_faiss()  # before anything takes time
+    # Before anything takes time.
+    import_faiss()
+    check_kind(flags.kind)
+    path = Path(flags.faiss)
+    if not path.name or path.is_dir() or not path.parent.is_dir():
+        raise DPRError(f"--faiss={flags.faiss} is no file in a folder that is there")
     recommender = _load(flags)
     vectors = recommender.item_vectors()
     FaissIndex.build(vectors, flags.kind, sample_users(recommender)).save(flags.faiss)
@@ -205,11 +219,18 @@ def info(flags: argparse.Namespace) -> int:
 
     about = describe_run(flags.run)
     if flags.json:
-        print(json.dumps(about, ensure_ascii=False))
+        _print_json(about)
         return 0
     for name, value in about.items():
         print(f"{name:>12}: {', '.join(value) if isinstance(value, list) else value}")
     return 0
+
+
+def _print_json(content: Any) -> None:
+    """One line, in UTF-8 whatever the locale: a title may hold any character."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    print(json.dumps(content, ensure_ascii=False), flush=True)
 
 
 def _load(flags: argparse.Namespace) -> Any:

@@ -13,7 +13,13 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dpr import compat
-from recbole_dpr.checkpoint import MODEL_FILE, load_tensors, load_weights, with_reader_of
+from recbole_dpr.checkpoint import (
+    ITEM_TEXT,
+    MODEL_FILE,
+    load_tensors,
+    load_weights,
+    with_reader_of,
+)
 from recbole_dpr.data.catalogue import CATALOGUE_FILE, USERS_FILE, Catalogue, save_users
 from recbole_dpr.data.facts import FACTS_FILE, Facts
 from recbole_dpr.errors import DPRError
@@ -29,7 +35,7 @@ from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.steering import steering_of
-from recbole_dpr.naming import resolve_model
+from recbole_dpr.naming import PREFIX, resolve_model
 
 if TYPE_CHECKING:  # a server does without RecBole's config and loaders
     from recbole_dpr.config import DPRConfig
@@ -154,7 +160,9 @@ class RunOptions:
 
 def _device(asked: str | torch.device | None, use_gpu: bool | None) -> torch.device:
     try:
-        device = torch.device(asked or ("cuda" if use_gpu and torch.cuda.is_available() else "cpu"))
+        if asked is None:
+            asked = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
+        device = torch.device(asked)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise DPRError(f"there is no device {asked!r} here: {str(error).splitlines()[0]}") from None
@@ -194,7 +202,8 @@ def load_model(
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
         reason = error if isinstance(error, DPRError) else f"{type(error).__name__}: {error}"
         raise DPRError(f"no model can be built from {run_dir / CONFIG_FILE}: {reason}") from error
-    if options["promptable"] and (reader is not None or reader_kind(options) == "file"):
+    comes_trained = options["promptable"] and not learns_to_read(options)
+    if comes_trained and (reader is not None or reader_kind(options) == "file"):
         weights = with_reader_of(built, weights)
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()
@@ -203,30 +212,33 @@ def load_model(
 def describe_run(run_dir: str | Path) -> dict[str, Any]:
     """What a run folder holds: model, data set, sizes and, where they were written, headline figures.
 
+    No model is built: its reader's encoder need not be there, nor a class of one's own.
+
     Raises
     ------
     DPRError
-        As `load_model`.
+        If the folder is no finished run, damaged, changed, or of a newer version.
     """
-    options, catalogue, model = load_model(run_dir)
+    run_dir = Path(run_dir)
+    options, (weights, _) = read_run_options(run_dir), load_tensors(run_dir / MODEL_FILE)
+    promptable = options["model"].startswith(PREFIX)
+    catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
     about = {
         "model": options["model"],
         "dataset": options["dataset"],
         "seed": options["seed"],
         "items": len(catalogue) - 1,
         "history": f"the last {options['MAX_ITEM_LIST_LENGTH']} items count"
-        + "; nothing that stands in it is recommended" * bool(options["exclude_history"]),
-        "prompts": "may ask for the values below"
-        if options["promptable"]
-        else "none: a plain model",
+        + "; nothing that stands in it is recommended" * bool(options.get("exclude_history")),
+        "prompts": "may ask for the values below" if promptable else "none: a plain model",
         "values": catalogue.attributes.values,
-        "weights": sum(weight.numel() for weight in model.parameters()),
+        "weights": sum(w.numel() for name, w in weights.items() if name != ITEM_TEXT),
     }
-    metrics = Path(run_dir) / METRICS_FILE
+    metrics = run_dir / METRICS_FILE
     if metrics.is_file():
         try:
             tasks = json.loads(metrics.read_text(encoding="utf-8"))["tasks"]
-            name = "DPR" if options["promptable"] else "backbone"
+            name = "DPR" if promptable else "backbone"
             for task, systems in tasks.items():
                 found = systems.get(name, {})
                 shown = [metric for metric in found if metric.startswith("ndcg@")]

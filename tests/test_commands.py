@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +166,21 @@ def test_info_tells_what_it_is(capsys, run):
     assert about["items"] == 24 and about["standard"].startswith("NDCG@10 0.")
 
 
+def test_info_needs_no_model(capsys, run, tmp_path):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("model: DPR-SASRec", "model: DPR-Mine"))
+    assert "DPR-Mine" in said(capsys, "info", str(folder))
+
+
+def test_json_is_utf_8_whatever_the_locale(run):
+    lines = json.dumps({"history": HISTORY, "include": ["红"]}).encode()
+    command = [sys.executable, "-m", "recbole_dpr", "recommend", run, "-"]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    told = subprocess.run(command, input=lines, env=env, capture_output=True, check=True).stdout
+    assert "红" in json.loads(told.decode("utf-8"))["error"]
+
+
 def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     metrics = (folder / "metrics.json").read_text().replace("ndcg@10", "ndcg@5")
@@ -192,7 +209,8 @@ def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
         (["recommend", "RUN", "--history", "i1", "--strength=nan"], "strength must be a number"),
         (["recommend", "RUN", "--history", "i1", "--index=nowhere"], "there is no index nowhere"),
         (["export", "RUN", "--faiss=x", "--kind=y"], "unknown kind of index 'y'"),
-        (["export", "RUN", "--faiss=no/folder/x"], "cannot write the index"),
+        (["export", "RUN", "--faiss=no/folder/x"], "is no file in a folder that is there"),
+        (["export", "RUN", "--faiss=."], "is no file in a folder that is there"),
         (["serve", "RUN", "--port=99999"], "--port must be from 0 to 65535"),
     ],
 )

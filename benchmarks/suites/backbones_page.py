@@ -27,7 +27,7 @@ ml-100k, unseen phrases; a dash is not measured yet. Steered so far: {steered} o
 - **Seconds an epoch**: processor time on one thread, RecBole's loop reckoned from 5 % of an epoch, without the anomaly
   detection that importing RecBole turns on; of ours on prefixes, too.
 - **Standard NDCG@10**: in RecBole's own loop (batches of 256, with which it gets there sooner than with its default of 2048; it stops
-  after five validations without a gain), in ours, and of the backbone under DPR, whose training here is short: see the variants
+  at the sixth validation without a gain), in ours, and of the backbone under DPR, whose training here is short: see the variants
   `recbole` and `short` in `benchmarks/suites/suites.yaml`.
 - **Positive, negative NDCG@10**: DPR / `filter` / `post_filter`.
 - The short trainings were recorded on 23 and 24 November 2026. What has changed since in how spelled names are read, in stage 2 and in the dropout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -65,10 +66,12 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def ratio(records: Sequence[Record], over: Sequence[str], under: Sequence[str]) -> float | None:
-    """A figure over another, both as means of the records that have both."""
+    """A figure over another, both as means of the records that have both; infinite over 0."""
     both = [r for r in records if values_of([r], *over) and values_of([r], *under)]
     above, below = mean_of(both, *over), mean_of(both, *under)
-    return above / below if above is not None and below else None
+    if above is None or below is None:
+        return None
+    return above / below if below else math.inf
 
 
 def tested(ranks: Mapping[str, np.ndarray], reference: str) -> dict[str, dict[str, float]]:

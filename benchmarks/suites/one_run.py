@@ -33,7 +33,7 @@ from suites.plan import Run
 from suites.records import BUSY, ROOT, Folders, Record, cut_off_run, experiment, finished_run
 from suites.top_ranks import top_ranks
 
-LOCK, OPTIONS = "lock", "options.json"
+LOCK, OPTIONS, COMMIT = "lock", "options.json", "commit"
 CODE = ("recbole_dpr", "properties", "benchmarks")
 GOALS = {"ml-100k": 0.060}  # validation NDCG@10, for `seconds_to_goal`
 TIMING = ("rounds", "share", "clock", "until", "limit")  # options of benchmarks/speed.py
@@ -232,11 +232,15 @@ def main() -> int:
             return BUSY
         started_with = work / OPTIONS
         options = json.dumps(experiment(run.options), sort_keys=True)
-        if started_with.is_file() and started_with.read_text() != options:
-            clear(work)  # an attempt with other options
-        started_with.write_text(options)
-        code = commit()  # a run of hours may outlive it
-        record = KINDS[run.kind](run, folders) | surroundings(run) | {"commit": code}
+        began_at = work / COMMIT
+        if not started_with.is_file() or started_with.read_text() != options:
+            clear(work)  # of an attempt with other options
+            started_with.write_text(options)
+            began_at.write_text(
+                commit() or ""
+            )  # a run of hours, or one that goes on, may outlive it
+        code = began_at.read_text() if began_at.is_file() else ""
+        record = KINDS[run.kind](run, folders) | surroundings(run) | {"commit": code or None}
         goal = GOALS.get(run.dataset)
         if goal and "validation" in record:
             record["seconds_to_goal"] = seconds_to(record["validation"], goal)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recbole_dpr.checkpoint import load_tensors, load_weights, save_tensors
-from recbole_dpr.training.averaging import copy_of_weights, put_weights
+from recbole_dpr.training.averaging import put_weights, snapshot
 from recbole_dpr.training.resume import (
     optimizer_tensors,
     prefixed,
@@ -18,6 +21,20 @@ from recbole_dpr.training.resume import (
 )
 
 LOADER = "rng.loader"  # the order of the samples
+
+
+def drawn_by_recbole() -> dict[str, Any]:
+    """The generators of RecBole's masks and negatives, as JSON."""
+    name, keys, *rest = np.random.get_state()
+    return {"random": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+
+
+def draw_on(states: dict[str, Any]) -> None:
+    """Undo what they have drawn since `drawn_by_recbole`."""
+    number, state, gauss = states["random"]
+    random.setstate((number, tuple(state), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
 
 
 class RecBoleLoop:
@@ -40,7 +57,7 @@ class RecBoleLoop:
     def __init__(self, side: Any, file: Path) -> None:
         self.side, self.file = side, file
         self.points: list[list[float]] = []
-        self.best = copy_of_weights(side.model)
+        self.best = snapshot(side.model)
         if file.is_file():
             self.go_on()
         self.started = time.perf_counter() - self.seconds
@@ -63,7 +80,7 @@ class RecBoleLoop:
     def note(self, epoch: int, score: float) -> None:
         """What `Trainer.fit` calls after each validation."""
         if not self.points or score > max(seen for _, seen in self.points):
-            self.best = copy_of_weights(self.side.model)
+            self.best = snapshot(self.side.model)
         self.points.append([round(time.perf_counter() - self.started, 3), float(score)])
         print(f"epoch {epoch}: {self.seconds} s, validation {score:.4f}", flush=True)
         trainer = self.side.trainer
@@ -79,6 +96,7 @@ class RecBoleLoop:
             "cur_step": trainer.cur_step,
             "best_valid_score": float(trainer.best_valid_score),
             "points": self.points,
+            **drawn_by_recbole(),
         }
         save_tensors(self.file, tensors, about)
 
@@ -89,6 +107,7 @@ class RecBoleLoop:
         load_weights(self.side.model, without_prefix("model.", tensors), self.file)
         restore_optimizer(trainer.optimizer, without_prefix("optimizer.", tensors))
         restore_random_state(without_prefix("rng.", tensors))
+        draw_on(about)
         self.side.loader.generator.set_state(tensors[LOADER])
         trainer.start_epoch = about["epoch"] + 1
         trainer.cur_step = about["cur_step"]

@@ -137,7 +137,7 @@ def _against(records: Sequence[Record], systems: Sequence[str]) -> list[str]:
 
 
 def _times(value: float | None) -> str:
-    return f"{value:.2f} x" if value else NONE
+    return NONE if value is None else f"{value:.2f} x"
 
 
 def delta_auc_table(models: Records) -> list[str]:

@@ -41,7 +41,7 @@ def baselines_table(dataset: str, records: Records) -> list[str]:
         "stopping, with batches of 256 (its default of 2048 takes it longer) and without the anomaly detection that importing "
         "RecBole turns on, which makes it about half as fast. Seconds of training and validation until the best validation "
         "NDCG@10; *x sooner*: RecBole's seconds to its best over ours to the same figure, on the seeds that both ran and ours "
-        "reached it with (how many of how many, where not all). Models and seeds that are not the main suite's come from `--suite backbones --long`. Plain runs have been trained "
+        "reached it with (how many of how many, where not all; *never*: with none). Models and seeds that are not the main suite's come from `--suite backbones --long`. Plain runs have been trained "
         "on their own, so that they differ from the backbones of DPR above by what rounding makes of a training."
     )
     return [
@@ -62,14 +62,15 @@ def _baseline(name: str, records: Records) -> list[str]:
     reached = [{"ours": a, "theirs": b} for a, b in times if a is not None]
     best = [{"s": _best(record)[0]} for record in ours]
     their_best = [{"s": _best(record)[0]} for record in theirs if record["validation"]]
+    some = f" ({len(reached)} of {len(pairs)})" if len(reached) < len(pairs) else ""
+    sooner = number(ratio(reached, ["theirs"], ["ours"]), 1) if reached or not pairs else "never"
     return [
         name,
         *(cell(of_loop, "tasks", "standard", "backbone", NDCG) for of_loop in (ours, theirs)),
         number(mean_of(best, "s")),
         number(mean_of(their_best, "s")),
         number(mean_of(reached, "ours")),
-        number(ratio(reached, ["theirs"], ["ours"]), 1)
-        + f" ({len(reached)} of {len(pairs)})" * (0 < len(reached) < len(pairs)),
+        sooner + some,
     ]
 
 

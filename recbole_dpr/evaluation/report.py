@@ -73,7 +73,8 @@ MISREAD = """## Misread
 Some of the test's prompts, in unseen phrases, that were not read as they were meant."""
 
 LOGGED = """The test interactions that came with a prompt of the data set's own. Where its file does not say what
-a prompt asks for, the filters go by what the model reads."""
+a prompt asks for, the filters, Satisfied@k and Violation@k go by what the model reads: they cannot tell whether it
+read rightly, which NDCG@k does."""
 
 SLICES = """\
 On habit: the prompt's value has at least the median share of its user's history; off habit: less."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,7 @@ class Histories:
             raise DPRError(f"{len(histories)} histories came with {n_prompts} prompts")
         ids, skipped = [], []
         for row, history in enumerate(histories):
-            wrong = isinstance(history, (str, bytes, Mapping)) or not isinstance(history, Iterable)
-            tokens = [] if wrong else [str(token) for token in history]
+            tokens = texts_in(history, f"history {row}", "at least one item token")
             if not tokens:
                 raise DPRError(f"history {row} must be a list of at least one item token")
             known = [self._ids[token] for token in tokens if token in self._ids]
@@ -64,9 +63,9 @@ class Histories:
 
     def item(self, where: str, token: str) -> int:
         """The id of an item, or a `DPRError` that names it, and where it stood."""
-        item = self._ids.get(str(token))
+        item = self._ids.get(token)
         if item is None:
-            shown = str(token)[:SHOWN]
+            shown = token[:SHOWN]
             hint = did_you_mean(shown, self._ids) if len(self._ids) <= HINTED else ""
             if token in self._titles:
                 hint = (
@@ -89,6 +88,17 @@ class Histories:
 
 def len_of(given: Sequence[Any], name: str = "prompts") -> int:
     """The length of a list of requests, or a `DPRError` if it is no list."""
-    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, np.ndarray)):
+    listed = given.ndim > 0 if isinstance(given, np.ndarray) else isinstance(given, Sequence)
+    if isinstance(given, (str, bytes)) or not listed:
         raise DPRError(f"{name} must be a list, not {type(given).__name__}")
     return len(given)
+
+
+def texts_in(given: Any, name: str, what: str) -> list[str]:
+    """The entries of a list as texts, or a `DPRError` if it is none: a text, say, is no list of letters."""
+    try:
+        if not isinstance(given, (str, bytes, Mapping)):
+            return [str(entry) for entry in given]
+    except TypeError:  # nothing to go through
+        pass
+    raise DPRError(f"{name} must be a list of {what}, not {given!r}")

@@ -29,6 +29,18 @@ def import_faiss() -> Any:
     return faiss
 
 
+def check_kind(kind: str) -> None:
+    """Refuse a kind of index that there is not.
+
+    Raises
+    ------
+    DPRError
+        Naming those that there are.
+    """
+    if kind not in KINDS:
+        raise DPRError(f"unknown kind of index {kind!r}{did_you_mean(str(kind), KINDS)}; {KINDS}")
+
+
 class FaissIndex:
     """A faiss index over item vectors, by their inner product with a user vector.
 
@@ -67,10 +79,7 @@ class FaissIndex:
             If faiss is not there, the kind is unknown or the sample is missing.
         """
         faiss = import_faiss()
-        if kind not in KINDS:
-            raise DPRError(
-                f"unknown kind of index {kind!r}{did_you_mean(str(kind), KINDS)}; {KINDS}"
-            )
+        check_kind(kind)
         items = np.ascontiguousarray(vectors[1:], dtype=np.float32)
         if kind == "exact":
             index = faiss.IndexFlatIP(items.shape[1])
@@ -162,7 +171,7 @@ class FaissIndex:
         Raises
         ------
         DPRError
-            If the file is missing, damaged or no faiss index.
+            If the file is missing, damaged or no faiss index, or not one that `build` makes.
         """
         faiss = import_faiss()
         if not Path(path).is_file():
@@ -171,7 +180,16 @@ class FaissIndex:
             index = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
             raise DPRError(f"{path} is no faiss index, or damaged: {_reason(error)}") from error
-        return cls(index)
+        loaded = cls(index)
+        # Others may rank by distance, or end the process when they are asked for their vectors.
+        outer, core = type(index), type(loaded._core)
+        if outer is not faiss.IndexFlatIP and (
+            outer is not faiss.IndexPreTransform
+            or index.chain.size() != 1
+            or core not in (faiss.IndexHNSWFlat, faiss.IndexIVFFlat)
+        ):
+            raise DPRError(f"{path} is a faiss index of another kind: export it again")
+        return loaded
 
 
 def as_distances(items: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,17 +238,15 @@ def sample_users(recommender: Any, n: int = 2000, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     tokens = recommender.catalogue.tokens[1:]
     values = recommender.catalogue.attributes.values if recommender.takes_prompts else []
-    asks: list[dict[str, list[str]]] = [{}] * max(1, 2 * len(values))
-    asks += [{side: [value]} for value in values for side in ("include", "exclude")]
-    each = max(1, n // len(asks))
-    users = []
-    for ask in asks:
-        histories = [
-            [tokens[i] for i in rng.integers(len(tokens), size=rng.integers(5, 50))]
-            for _ in range(each)
-        ]
-        users.append(recommender.user_vectors(histories, [None] * each, **ask))
-    return np.concatenate(users)
+    asks = [{side: [value]} for value in values for side in ("include", "exclude")]
+
+    def some(many: int, **ask: list[str]) -> np.ndarray:
+        lengths = rng.integers(5, 50, size=many)
+        histories = [[tokens[i] for i in rng.integers(len(tokens), size=n)] for n in lengths]
+        return recommender.user_vectors(histories, [None] * many, **ask)
+
+    each = max(1, n // (2 * len(asks))) if asks else 0
+    return np.concatenate([some(n - each * len(asks)), *(some(each, **ask) for ask in asks)])
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError, did_you_mean, some_of
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.serving.histories import texts_in
 
 REMEMBERED = 10_000  # readings that are kept, the least recently used ones going first
 LONGEST = 2_000  # characters of a prompt worth remembering
@@ -34,10 +35,12 @@ class PromptMemory:
         # What is known changes in no time; the model reads one prompt at a time, for milliseconds.
         self._lock, self._reading = Lock(), Lock()
         self._names: dict[str, int] = {}
-        # All values first: one must not be hidden by what another is called.
-        for names in (model.attributes.values, readable):
+        # What is written exactly so goes first ("LEGO" beside "Lego"), and values before what others are called.
+        values = model.attributes.values
+        folded = [[name.casefold() for name in names] for names in (values, readable)]
+        for names in (values, readable, *folded):
             for i, name in enumerate(names):
-                self._names.setdefault(name.casefold(), i)
+                self._names.setdefault(name, i)
 
     def intents(
         self,
@@ -80,9 +83,8 @@ class PromptMemory:
             else:
                 for i, row in enumerate(rows):
                     found[:, row] = _overruled(found[:, row], read[:, i])
-        if include or exclude:
-            chosen = torch.stack([wanted, rejected])[:, None].to(found.device)
-            found = _overruled(found, chosen)
+        chosen = torch.stack([wanted, rejected])[:, None].to(found.device)
+        found = _overruled(found, chosen)
         return found[0], found[1]
 
     def _read(self, texts: list[str]) -> Tensor:
@@ -117,13 +119,11 @@ class PromptMemory:
 
     def _chosen(self, side: str, values: Sequence[str] | None) -> Tensor:
         chosen = torch.zeros(len(self.model.attributes))
-        if isinstance(values, str) or not isinstance(values or (), Sequence):
-            raise DPRError(f"{side} must be a list of attribute values, not {values!r}")
-        for value in values or ():
-            known = self._names.get(value.casefold()) if isinstance(value, str) else None
+        for value in [] if values is None else texts_in(values, side, "attribute values"):
+            known = self._names.get(value, self._names.get(value.casefold()))
             if known is None:
-                values = self.model.attributes.values
-                hint = did_you_mean(str(value), values) or f"; there are {some_of(values)}"
+                there = self.model.attributes.values
+                hint = did_you_mean(value, there) or f"; there are {some_of(there)}"
                 raise DPRError(f"{side} holds {value!r}, which is no attribute value{hint}")
             chosen[known] = 1
         return chosen

@@ -16,7 +16,7 @@ from recbole_dpr.data.catalogue import USERS_FILE, Catalogue, load_users
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import load_model
-from recbole_dpr.serving.histories import Histories, len_of
+from recbole_dpr.serving.histories import Histories, len_of, texts_in
 from recbole_dpr.serving.index import FaissIndex
 from recbole_dpr.serving.ranking import Index, Intents, Ranker
 from recbole_dpr.serving.reading import Prompt, PromptMemory, texts_of
@@ -211,7 +211,8 @@ class Recommender:
 
     def item_vectors(self) -> np.ndarray:
         """The items' vectors, ``[n_items, d + s]``; row i is ``catalogue.tokens[i]``, row 0 is padding."""
-        return self._ranker.item_vectors().cpu().numpy()
+        # A copy: who scales what they get must not change what is recommended.
+        return self._ranker.item_vectors().cpu().numpy().copy()
 
     @property
     def takes_prompts(self) -> bool:
@@ -284,6 +285,7 @@ class Recommender:
         if items is None:
             options = (k, strength, exclude_history, include, exclude, strict)
             items = [token for token, _ in self.answer([history], [prompt], *options)[0].items]
+        tokens = texts_in(items, "items", "item tokens")
         strength = check_strength(strength)
         ids, _ = self._histories.known([history], 1, strict)
         intents = self._intents([prompt], include, exclude)
@@ -304,7 +306,7 @@ class Recommender:
                 "rank": 1 + int((after[ranked] > after[item]).sum()),
                 "rank_before": 1 + int((before[ranked] > before[item]).sum()),
             }
-            for token, item in ((token, self._histories.item("items", token)) for token in items)
+            for token, item in ((token, self._histories.item("items", token)) for token in tokens)
         ]
 
     def describe(self, item: int) -> dict[str, Any]:
@@ -324,7 +326,8 @@ class Recommender:
         if self._memory is not None:
             return self._memory.intents(prompts, include, exclude)
         said = [text for row, prompt in enumerate(prompts) for text in texts_of(row, prompt)]
-        if said or include or exclude:
+        wished = any(side is not None and len_of(side, "values") for side in (include, exclude))
+        if said or wished:
             name = self.config["model"]
             raise DPRError(f"{name} takes no prompts: train DPR-{name}")
         nothing = torch.zeros(len(prompts), 0)

@@ -118,7 +118,9 @@ def make_app(
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return answer({"error": error.detail}, error.status_code)
+        response = answer({"error": error.detail}, error.status_code)
+        response.headers.update(error.headers or {})  # of 405: what is allowed
+        return response
 
     async def failed(request: Request, error: Exception) -> Response:
         return answer({"error": "something went wrong here; the server's log tells what"}, 500)

@@ -8,23 +8,44 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+from recbole_dpr.errors import DPRError
 from recbole_dpr.text.encoder import TextEncoder
-from recbole_dpr.text.hub import find_encoder
+from recbole_dpr.text.hub import WAY_OUT, find_encoder
 
 TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
+# What `BertEncoder` reads of config.json.
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+)
 
 
 def is_plain_bert(name: str | None) -> bool:
-    """Whether `BertEncoder` can stand in for transformers with this encoder."""
+    """Whether `BertEncoder` can stand in for transformers with this encoder.
+
+    Not for a damaged one: what is wrong with it is told by `TextEncoder`.
+    """
     folder = find_encoder(name)
+    try:
+        return _is_plain_bert(folder)
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _is_plain_bert(folder: Path) -> bool:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     expected = {
         "model_type": "bert",
@@ -33,6 +54,7 @@ def is_plain_bert(name: str | None) -> bool:
         "is_decoder": False,
     }
     right = all(config.get(key, value) == value for key, value in expected.items())
+    right = right and all(key in config for key in SIZES)
     if not right or not all((folder / file).is_file() for file in (TOKENIZER, WEIGHTS)):
         return False
     with safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -55,7 +77,12 @@ class BertEncoder(TextEncoder):
         """By the tokens that they read at most."""
         made = {}
         for limit in {self.max_length, self.states_length}:
-            made[limit] = Tokenizer.from_file(str(self._folder / TOKENIZER))
+            try:
+                made[limit] = Tokenizer.from_file(str(self._folder / TOKENIZER))
+            except Exception as error:  # tokenizers raises nothing narrower
+                raise DPRError(
+                    f"text encoder '{self.name}' cannot be loaded ({error}): {WAY_OUT}"
+                ) from error
             made[limit].enable_truncation(min(limit, self._config["max_position_embeddings"]))
             made[limit].no_padding()
         return made

@@ -25,6 +25,7 @@ from recbole_dpr.text.hub import BUNDLED, MODEL_FILES, WAY_OUT, find_encoder, lo
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHARACTERS_PER_TOKEN = 32  # far above any language's mean, so the cut never takes a token away
+RULES = 1  # raised when the code makes something else of the same texts and weights, so that no cache answers for it
 Make = Callable[[list[str]], tuple[Tensor, Tensor]]
 # Control characters mean nothing to a reader; half a surrogate pair makes the tokenizer fail.
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -186,7 +187,8 @@ class TextEncoder:
         cleaned = [self._clean(text, kind) for text in texts]
         if self._cache_dir is None or not cleaned:
             return make(cleaned)
-        content = json.dumps([self.version, kind, self._limit(kind), self.precision, cleaned])
+        asked = [RULES, self.version, kind, self._limit(kind), self.precision, cleaned]
+        content = json.dumps(asked)
         key = hashlib.sha256(content.encode()).hexdigest()
         path = self._cache_dir / f"{kind}-{key[:32]}.safetensors"
         found = cache.read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,12 +66,23 @@ def find_model(name: str, what: str, way_out: str) -> Path:
                 )
             except Exception:  # no such name, no network, no right: the way out is the same
                 continue
-            if any(Path(copy).glob("*.safetensors")):
+            if _is_whole(Path(copy)):
                 return Path(copy)
     raise DPRError(
         f"{what} '{name}' is no folder, and there is no such name with safetensors weights "
         f"on the Hugging Face Hub, or no network: {way_out}"
     )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a copy holds what a model is made of: a download that broke off may have left some of it."""
+    shards = {
+        shard
+        for index in folder.glob("*.safetensors.index.json")
+        for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    }
+    files = [folder / name for name in ("config.json", *shards)]
+    return any(folder.glob("*.safetensors")) and all(file.is_file() for file in files)
 
 
 def load_pretrained(

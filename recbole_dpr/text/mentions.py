@@ -35,10 +35,10 @@ class Mentions:
     def __init__(self, called: Sequence[Sequence[str]]) -> None:
         self._owners: dict[Words, int] = {}
         spelled = [(_words(name), value) for value, names in enumerate(called) for name in names]
-        # "C", "C++" and "C#" are all the word "c", which names none of them for sure.
-        owner = self._owners.setdefault
-        shared = [words for words, value in spelled if owner(words, value) != value]
-        self._owners.update(dict.fromkeys(shared, NOBODY))
+        for words, value in spelled:
+            # "C", "C++" and "C#" are all the word "c", which names none of them for sure.
+            if self._owners.setdefault(words, value) != value:
+                self._owners[words] = NOBODY
         for words, value in spelled:  # a name as it is written goes before another's plural
             for number in _numbers(words):
                 self._owners.setdefault(number, value)

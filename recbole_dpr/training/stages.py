@@ -105,8 +105,11 @@ class FrozenParts:
         size = 4 * loader.n_windows * (loader.length * model.backbone.size or model.n_items)
         if size <= STATES_LIMIT:
             # In a fixed order: a resumed run must find the same bits, and they depend on the batch.
-            parts = torch.arange(loader.n_windows).split(STATES_AT_ONCE)
-            self._kept = torch.cat([self._compute(loader.windows(part)).cpu() for part in parts])
+            for some in torch.arange(loader.n_windows).split(STATES_AT_ONCE):
+                part = self._compute(loader.windows(some)).cpu()
+                if self._kept is None:
+                    self._kept = part.new_empty(loader.n_windows, *part.shape[1:])
+                self._kept[some] = part
 
     def __call__(self, batch: Interaction) -> Tensor:
         """`DPR.backbone_part` of a batch of windows."""

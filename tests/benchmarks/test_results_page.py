@@ -262,3 +262,10 @@ def test_of_how_many_seeds_a_ratio_is(folders, page):
         theirs = plain_record("SASRec", "recbole", validation=[(60.0, best)], seed=seed)
         keep(folders.results, "SASRec-recbole", theirs)
     assert row(page(), "SASRec")[-1] == "15.0 (1 of 2)"
+
+
+def test_what_no_seed_reaches_is_said(folders, page):
+    keep(folders.results, "SASRec", plain_record("SASRec", validation=[(4.0, 0.06)]))
+    theirs = plain_record("SASRec", "recbole", validation=[(60.0, 0.07)])
+    keep(folders.results, "SASRec-recbole", theirs)
+    assert row(page(), "SASRec")[-2:] == ["-", "never (0 of 1)"]

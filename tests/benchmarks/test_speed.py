@@ -20,11 +20,12 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["GRU4Rec", "BERT4Rec"])  # the latter with masks of RecBole's
+def test_a_killed_recbole_loop_goes_on(tiny_options, tmp_path, monkeypatch, model):
     options = {**tiny_options, "epochs": 3, "stopping_step": 5}
 
     def loop(file):
-        config = DPRConfig("GRU4Rec", "tiny", config_dict=options)
+        config = DPRConfig(model, "tiny", config_dict=options)
         init_seed(config["seed"], config["reproducibility"])
         return RecBoleLoop(speed.RecBoleSide(config, batch_size=64), tmp_path / file)
 

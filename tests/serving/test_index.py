@@ -115,6 +115,15 @@ def test_wrong_indexes_are_named(recommender, trained_run, tmp_path, monkeypatch
     (tmp_path / "no_index").write_text("nonsense")
     with pytest.raises(DPRError, match="is no faiss index, or damaged"):
         FaissIndex.load(tmp_path / "no_index")
+    items = np.ascontiguousarray(vectors[1:])
+    by_distance = faiss.IndexFlatL2(items.shape[1])
+    by_distance.add(items)
+    numbered = faiss.IndexIDMap2(faiss.IndexFlatIP(items.shape[1]))
+    numbered.add_with_ids(items, np.arange(len(items)))
+    for other in (by_distance, numbered):
+        faiss.write_index(other, str(tmp_path / "other"))
+        with pytest.raises(DPRError, match="is a faiss index of another kind: export it again"):
+            FaissIndex.load(tmp_path / "other")
     with pytest.raises(DPRError, match="cannot write the index"):
         FaissIndex.build(vectors, "exact").save(tmp_path / "no" / "folder")
     with pytest.raises(DPRError, match="the index is of another run"):

@@ -156,6 +156,14 @@ def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
             ask(plain["run_dir"], reader="shipped")
 
 
+def test_a_learned_reader_stays_the_runs_own_where_it_is_named(tiny_options):
+    options = tiny_options | {"reader": "trained", "reader_prompts": 40}
+    run = recbole_dpr.run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"]
+    own, named = (recbole_dpr.load(run, reader=reader).model for reader in (None, "trained"))
+    for name, weight in own.reader.state_dict().items():
+        assert torch.equal(weight, named.reader.state_dict()[name]), name
+
+
 @pytest.fixture(scope="module")
 def heard_by_a_file(make_tiny_options, greedy_reader):
     """A run that was trained with a reader of its own, and the file of that."""

@@ -173,6 +173,34 @@ def test_values_can_be_asked_for_without_words(recommender):
         recommender.recommend([HISTORY], [None], include=["red"], exclude=["red"])
 
 
+def test_lists_may_be_arrays_and_a_text_is_none(recommender):
+    asked = [["i1", "i4"]], [None]
+    expected = recommender.recommend(*asked, include=["red", "blue"])
+    assert recommender.recommend(np.array(asked[0]), [None], include=np.array(["red", "blue"])) == (
+        expected
+    )
+    assert recommender.recommend(*asked, include=np.array([])) == recommender.recommend(*asked)
+    for items, message in (("i1", "items must be a list"), ([["i1"]], "items holds .*'i1'")):
+        with pytest.raises(DPRError, match=message):
+            recommender.explain(["i1"], "red", items=items)
+    with pytest.raises(DPRError, match="histories must be a list, not ndarray"):
+        recommender.recommend(np.array("i1"), [None])
+
+
+def test_item_vectors_are_the_callers_own(recommender):
+    before = recommender.recommend([HISTORY], ["red"])
+    vectors = recommender.item_vectors()
+    vectors /= 1 + np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert recommender.recommend([HISTORY], ["red"]) == before
+
+
+def test_values_that_differ_in_case_alone_are_told_apart():
+    memory = PromptMemory(reading_model(["LEGO", "Lego", "Duplo"]), ["lego", "lego", "duplo"])
+    for asked, expected in (("LEGO", 0), ("Lego", 1), ("duplo", 2), ("DUPLO", 2)):
+        include, _ = memory.intents([None], include=[asked])
+        assert include[0].nonzero().tolist() == [[expected]]
+
+
 def reading_model(values, read=None):
     """Just what a `PromptMemory` asks of a model."""
     attributes = Attributes(values, ["kind"] * len(values), torch.zeros(1, len(values)).bool())

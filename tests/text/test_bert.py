@@ -2,10 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from recbole_dpr.errors import DPRError
+from recbole_dpr.files import properties_dir, read_yaml
+from recbole_dpr.model.build import make_encoder
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert
 from recbole_dpr.text.hub import find_encoder
@@ -40,5 +44,17 @@ def test_it_stands_in_for_a_plain_bert_only(tmp_path):
     (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
     assert is_plain_bert(str(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
-    assert not is_plain_bert(str(tmp_path))
+    without = {name: value for name, value in config.items() if name != "layer_norm_eps"}
+    for other in (config | {"hidden_act": "relu"}, without):
+        (tmp_path / "config.json").write_text(json.dumps(other))
+        assert not is_plain_bert(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_damaged_encoder_is_named(tmp_path, file):
+    folder = Path(shutil.copytree(find_encoder(None), tmp_path / "encoder"))
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1")
+    config = read_yaml(properties_dir() / "model" / "DPR.yaml")
+    config |= {"text_encoder": str(folder), "text_cache_dir": None, "device": "cpu"}
+    with pytest.raises(DPRError, match=r"text encoder '.*' cannot be loaded"):
+        make_encoder(config).vectors(["a comedy"])

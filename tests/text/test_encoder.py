@@ -15,6 +15,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.text import cache
 from recbole_dpr.text.bert import BertEncoder
 from recbole_dpr.text.encoder import TextEncoder
+from recbole_dpr.text.hub import find_encoder
 
 TEXTS = [
     "a comedy, please",
@@ -252,6 +253,23 @@ def test_a_folder_that_holds_no_encoder_is_named(tmp_path, tiny):
     (tiny / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(DPRError, match="cannot be loaded"):
         TextEncoder(str(tiny)).vectors(["a comedy"])
+
+
+def test_half_a_download_is_no_encoder(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    copy = tmp_path / "models--some--model" / "snapshots" / "1"
+    copy.mkdir(parents=True)
+    (copy.parents[1] / "refs").mkdir()
+    (copy.parents[1] / "refs" / "main").write_text("1")
+    shutil.copy(tiny / "model.safetensors", copy)
+    with pytest.raises(DPRError, match="'some/model' is no folder"):
+        find_encoder("some/model")
+    shutil.copy(tiny / "config.json", copy)
+    assert find_encoder("some/model") == copy
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "of-2.safetensors"}}')
+    with pytest.raises(DPRError, match="'some/model' is no folder"):
+        find_encoder("some/model")
 
 
 def test_the_missing_default_says_what_to_install(monkeypatch):

@@ -6,8 +6,10 @@ const $ = (id) => document.getElementById(id);
 const turns = [...document.querySelectorAll(".turn")];
 const titles = new Map();
 const WAIT = 60; // ms after the last key before the server is asked
+const K = 10; // items a list shows at most
 let state = { history: [], prompt: ["", ""], strength: 1, exclude_history: false };
 let trained = false; // whether the run left histories out when it was trained
+let shown = K; // fewer where there are fewer items
 let asked = null;
 let timer = 0;
 
@@ -44,7 +46,11 @@ function writeAddress() {
   state.prompt.forEach((text) => kept.append("p", text));
   kept.set("s", state.strength);
   if (state.exclude_history !== trained) kept.set("x", state.exclude_history ? "1" : "0");
-  history.replaceState(null, "", "#" + kept);
+  try {
+    history.replaceState(null, "", "#" + kept);
+  } catch {
+    // Browsers refuse it when it comes too often; the next change writes all.
+  }
 }
 
 function showState() {
@@ -72,8 +78,8 @@ function remove(n) {
 
 function change(part) {
   state = { ...state, ...part };
-  writeAddress();
   showState();
+  writeAddress();
   clearTimeout(timer);
   timer = setTimeout(ask, WAIT);
 }
@@ -92,7 +98,7 @@ async function ask() {
   $("lists").dataset.busy = "";
   const prompt = state.prompt;
   try {
-    const body = JSON.stringify({ ...state, k: 10, explain: true });
+    const body = JSON.stringify({ ...state, k: shown, explain: true });
     const answer = await fetchJson("recommend", { method: "POST", body, signal: request.signal });
     $("error").textContent = answer.skipped ? `${answer.skipped} unknown items of the history were skipped.` : "";
     show(answer);
@@ -174,8 +180,9 @@ async function titlesOf(items) {
 }
 
 async function choose(items) {
-  await titlesOf(items);
   change({ history: items });
+  await titlesOf(items);
+  showState();
 }
 
 async function follow() {
@@ -186,6 +193,7 @@ async function follow() {
 }
 
 async function start() {
+  readAddress(); // before anything can change the state
   $("form").addEventListener("submit", (event) => event.preventDefault());
   turns.forEach((input) => input.addEventListener("input", () => change({ prompt: turns.map((turn) => turn.value) })));
   $("strength").addEventListener("input", () => change({ strength: parseFloat($("strength").value) }));
@@ -208,6 +216,7 @@ async function start() {
   const [about, users] = await Promise.all([fetchJson("health"), fetchJson("users")]);
   $("about").textContent = `${about.model}, trained on ${about.dataset}: ${about.items} items, ranked with and without your words.`;
   trained = about.exclude_history;
+  shown = Math.min(K, about.items);
   const [one, two, three] = about.values.map((value) => value.replaceAll("_", " "));
   if (two) turns[0].placeholder = `${one}, but no ${two}`;
   if (three) turns[1].placeholder = `no ${one}, rather ${three}`;
@@ -222,7 +231,7 @@ async function start() {
     const chosen = users.find(({ user }) => user === $("user").value);
     if (chosen) choose(chosen.history).catch(complain);
   });
-  readAddress();
+  readAddress(); // now that it is known what goes without saying
   if (!state.history.length && users.length) {
     state.history = users[0].history;
     $("user").value = users[0].user;
