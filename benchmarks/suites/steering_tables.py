@@ -64,6 +64,14 @@ def model_tables(name: str, records: Sequence[Record]) -> list[str]:
         for system in systems
     ]
     lines += table(head, rows, words=2)
+    filters = [
+        values_of(records, "tasks", "negative", f, NDCG) for f in ("filter", "calibrated_filter")
+    ]
+    if filters[0] and filters[0] == filters[1]:
+        lines += [
+            "Of these older records `calibrated_filter` takes account of what is wanted alone.",
+            "",
+        ]
     return [*lines, *_against(records, systems), *_other_phrases(records, systems, head)]
 
 

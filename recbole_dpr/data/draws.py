@@ -54,7 +54,8 @@ def draw_intents(
 
 def history_counts(attributes: Attributes, item_lists: Tensor) -> Tensor:
     """How many items of each list have each value: int16 ``[n, V]`` from lists ``[n, L]``."""
-    counts = torch.zeros(len(item_lists), len(attributes), dtype=torch.int16)
+    n_values = attributes.matrix.shape[1]
+    counts = torch.zeros(len(item_lists), n_values, dtype=torch.int16)
     for lists, part in zip(item_lists.split(CHUNK), counts.split(CHUNK), strict=True):
         torch.sum(attributes.matrix[lists], dim=1, dtype=torch.int16, out=part)
     return counts

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from recbole_dpr.data.draws import history_counts
+
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
@@ -102,8 +104,9 @@ SYSTEMS = {
     ),
     "calibrated_filter": (
         "true attributes",
-        "the same after dividing each item's probability by its number of values, which is the best a "
-        "perfect backbone could do with positive prompts drawn this way.",
+        "the same after dividing each item's probability by its number of values where one is wanted, and by how many "
+        "of the history's values it lacks where one is rejected, which is the best a perfect backbone could do with "
+        "prompts drawn this way.",
     ),
     "post_filter": (
         "true attributes",
@@ -201,19 +204,23 @@ def filter_(batch: PromptedBatch) -> Tensor:
 
 
 def calibrated_filter(batch: PromptedBatch) -> Tensor:
-    """Filter by log P(item) - log(number of the item's values), where something is wanted.
+    """Filter by log P(item) + log P(wish | item), for wishes as `draw_intents` draws them.
 
-    When the wanted value is drawn uniformly from the target's values, this is the best ranking that
-    a perfect backbone allows (Bayes: P(item | value) ~ P(item) / number of values), those of all fields that
-    prompts may ask for. Without a wanted value it equals `filter_`.
+    A wanted value is drawn uniformly from the target's values; a rejected one by its frequency in the history from
+    those that the target lacks. So P(wish | item) is one over the number of the item's values, and one over how often
+    the history has values that the item lacks: with these, what a perfect backbone allows is ranked best (Bayes).
+    Values are those of all fields that prompts may ask for.
     """
-    wants = batch.include.any(dim=1)
-    if not wants.any():
-        return filter_(batch)
-    device = batch.logits.device
-    count = batch.attributes.matrix.sum(dim=1, dtype=torch.int16).clamp(min=1)
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
-    calibrated = batch.logits.double() - wants.to(device)[:, None] * count.double().log().to(device)
+    calibrated = batch.logits.double()
+    matrix = batch.attributes.matrix.double()
+    draws = [(batch.include, matrix.sum(dim=1).expand(len(calibrated), -1))]
+    if batch.history is not None and batch.exclude.any():
+        counts = history_counts(batch.attributes, batch.history.cpu()).double()
+        draws.append((batch.exclude, counts @ (1 - matrix).T))
+    for side, many in draws:
+        asked = side.any(dim=1, keepdim=True)
+        calibrated = calibrated - (asked * many.clamp(min=1).log()).to(calibrated.device)
     return sort_by_intent(batch, whole_numbers(calibrated))
 
 

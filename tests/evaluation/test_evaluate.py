@@ -201,10 +201,9 @@ def test_each_system_gets_what_it_deserves(world):
         assert figures["filter"]["violation@5"] == 0 == figures["calibrated_filter"]["violation@5"]
         assert figures["filter"]["satisfied@5"] > figures["backbone"]["satisfied@5"]
         assert ranks["unseen"][name]["ranks"]["DPR"] == ranks["unseen"][name]["ranks"]["filter"]
-    assert (
-        metrics["tasks"]["negative"]["calibrated_filter"] == metrics["tasks"]["negative"]["filter"]
-    )
-    assert positive["calibrated_filter"] != positive["filter"]
+    for name in PROMPTED:
+        figures = metrics["tasks"][name]
+        assert figures["calibrated_filter"] != figures["filter"]
     assert positive["backbone"]["satisfied@5"] < positive["post_filter"]["satisfied@5"] < 1
     assert positive["filter"]["violation@10"] == 0  # a positive prompt forbids nothing
 

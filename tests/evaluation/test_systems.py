@@ -44,14 +44,16 @@ MATRIX = torch.tensor(
     ]
 ).bool()
 ATTRIBUTES = Attributes(fields=["genre"] * 3 + ["decade"], matrix=MATRIX)
-COMEDY, WAR = 0, 2
+COMEDY, DRAMA, WAR = 0, 1, 2
 
 
-def batch(scores, include=(), exclude=()):
+def batch(scores, include=(), exclude=(), history=None):
     wanted, unwanted = torch.zeros(1, 4).bool(), torch.zeros(1, 4).bool()
     wanted[0, list(include)] = True
     unwanted[0, list(exclude)] = True
-    return PromptedBatch(torch.tensor([[0.0, *scores]]), wanted, unwanted, ATTRIBUTES)
+    given = PromptedBatch(torch.tensor([[0.0, *scores]]), wanted, unwanted, ATTRIBUTES)
+    given.history = None if history is None else torch.tensor([history])
+    return given
 
 
 def ranking(scores):
@@ -172,10 +174,29 @@ def test_calibration_does_not_depend_on_the_scale_of_the_softmax():
     assert ranking(calibrated_filter(batch(shifted, include=[COMEDY]))) == ranking(same)
 
 
-@pytest.mark.parametrize("exclude", [(), (WAR,), (COMEDY, WAR)])
-def test_without_a_wanted_value_the_calibrated_filter_is_the_filter(exclude):
-    given = batch((0.3, 0.1, 0.4, 0.15, 0.9), exclude=exclude)
-    assert torch.equal(calibrated_filter(given), filter_(given))
+@pytest.mark.parametrize(
+    ("include", "exclude", "best"), [((), (DRAMA,), [1, 4]), ((COMEDY,), (DRAMA,), [5, 1])]
+)
+def test_calibration_knows_how_rejections_are_drawn(include, exclude, best):
+    """Draw a rejected value from the history, by its frequency, among those that the target lacks."""
+    history = [3, 4, 1, 2, 0]
+    counts = torch.tensor([2.0, 2.0, 2.0, 1.0])  # comedy, drama, war, 90s
+    probability = torch.tensor([0.30, 0.11, 0.32, 0.25, 0.21])
+    values = MATRIX[1:].float()
+    posterior = probability.clone()
+    for value in include:
+        posterior *= values[:, value] / values.sum(dim=1)
+    for value in exclude:
+        posterior *= counts[value] * (1 - values[:, value]) / ((1 - values) @ counts).clamp(min=1)
+    expected = (posterior.argsort(descending=True)[:2] + 1).tolist()
+    given = batch(probability.log().tolist(), include, exclude, history)
+    assert ranking(calibrated_filter(given))[:2] == expected == best
+    assert ranking(filter_(given))[:2] == [1, 4 if not include else 5]
+
+
+def test_without_a_wish_the_calibrated_filter_is_the_filter():
+    given = batch((0.3, 0.1, 0.4, 0.15, 0.9), history=[1, 2, 0])
+    assert ranking(calibrated_filter(given)) == ranking(filter_(given))
 
 
 def test_post_filter_reaches_no_further_than_its_k():
