@@ -3,7 +3,7 @@
     python run_hyper_dpr.py --params_file=hyper.test --model=DPR-SASRec --dataset=ml-100k
 
 The file of ranges is RecBole's: a line per option, such as `stage3_learning_rate choice [0.001,0.002]` or
-`prompt_dropout uniform 0.1,0.3`. Needs hyperopt: pip install 'recbole_dpr[hyper]'.
+`prompt_dropout uniform 0.1,0.3`, which wants --algo=random or bayes (bounds of a `loguniform` are natural logarithms). Needs hyperopt: pip install 'recbole_dpr[hyper]'.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ Written by `python benchmarks/run.py` from the records in `results/`; nothing he
 
 **Protocol.** ml-1m and amazon-beauty are 5-core ([evaluation.md](evaluation.md#data)). Leave one out by time; the whole catalogue is ranked; test set. One prompt for each user and task, drawn once and
 asked of every system, model and seed alike (of runs called `-L200` from longer histories, so that some of what they reject is another value): a *positive* one wants a value of the target, a *negative* one rejects a value of the history that
-the target lacks, a *compound* one does both. The phrases never occurred in training, unless a table says *seen*. Of a run that is called `-exclude_history` no system
+the target lacks, a *compound* one does both. The phrases never occurred in training, unless a table says *seen*, where they may have. Of a run that is called `-exclude_history` no system
 recommends what stands in the user's history ([design.md](design.md#what-stands-in-the-history)); of the others all may, as in RecBole. Prompts of a run that is called `-two_readers` are read by the
 larger reader beside the default one ([prompts.md](prompts.md#another-reader-or-several)).
 

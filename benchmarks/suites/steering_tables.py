@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from recbole_dpr.evaluation.systems import sees
@@ -87,7 +88,7 @@ def _other_phrases(
     ]
     if not rows:
         return []
-    note = "In other phrases, where that changes anything. *Seen*: training used them. *Hard*: mostly the words of wanting and not wanting, too, are held out of training."
+    note = "In other phrases, where that changes anything. *Seen*: phrases for training; of those in `movies` and `generic` the shipped reader learned. *Hard*: mostly the words of wanting and not wanting, too, are held out of training."
     return [note, "", *table(["", "phrases", *head[2:]], rows, words=2)]
 
 
@@ -145,7 +146,9 @@ def _against(records: Sequence[Record], systems: Sequence[str]) -> list[str]:
 
 
 def _times(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f} x"
+    if value is None:
+        return NONE
+    return f"{value:.2f} x" if math.isfinite(value) else "∞"
 
 
 def delta_auc_table(models: Records) -> list[str]:
@@ -186,20 +189,23 @@ def ablation_table(full: str, records: Records, names: Sequence[str]) -> list[st
     """What DPR reaches without each of its parts."""
     head = ["", "seeds", "positive NDCG@10", "to full", "Satisfied", "negative NDCG@10", "to full"]
     head += ["Violation", "compound NDCG@10", "to full"]
+    suffixes = {name: name.removeprefix(full).lstrip("-") for name in (full, *names)}
+    references = {
+        name: f"{full}-{REFERENCES[suffix]}" if suffix in REFERENCES else full
+        for name, suffix in suffixes.items()
+    }
     rows = []
-    for name in [full, *names]:
-        suffix = name.removeprefix(full).lstrip("-")
-        reference = "-".join([full, REFERENCES[suffix]]) if suffix in REFERENCES else full
-        label = ABLATIONS.get(suffix, suffix) if suffix else "full"
-        if reference != full:
+    for name, suffix in suffixes.items():
+        label = f"{ABLATIONS.get(suffix, suffix)} (`{suffix}`)" if suffix else "full"
+        if suffix in REFERENCES:
             label += f", against `{REFERENCES[suffix]}`"
-        rivals = [n for n in names if n.rpartition("-")[2] not in REFERENCES]
-        rivals = [name] if reference != full else rivals
+        # Holm's family: all that are compared with the same reference.
+        family = [n for n in names if references[n] == references[name]]
         cells = {task: cell(records[name], "tasks", task, "DPR", NDCG) for task in TASKS}
-        change = {task: _change(name, reference, rivals, records, task) for task in TASKS}
+        change = {task: _change(name, references[name], family, records, task) for task in TASKS}
         rows.append(
             [
-                f"{label} (`{suffix}`)" if suffix else label,
+                label,
                 str(len(records[name])),
                 cells["positive"],
                 change["positive"],
@@ -211,15 +217,16 @@ def ablation_table(full: str, records: Records, names: Sequence[str]) -> list[st
                 change["compound"],
             ]
         )
-    return table(head, rows)
+    note = "p: corrected over the rows with the same reference, the full model unless a row says otherwise."
+    return [note, "", *table(head, rows)]
 
 
-def _change(name: str, reference: str, rivals: Sequence[str], records: Records, task: str) -> str:
+def _change(name: str, reference: str, family: Sequence[str], records: Records, task: str) -> str:
     """The NDCG of a variant against its reference on the same seeds, in percent, and p."""
     if name == reference or reference not in records:
         return NONE
     seeds = {r["seed"] for r in records[name]} & {r["seed"] for r in records[reference]}
-    common = {n: [r for r in records[n] if r["seed"] in seeds] for n in (reference, *rivals)}
+    common = {n: [r for r in records[n] if r["seed"] in seeds] for n in (reference, *family)}
     means = [mean_of(common[n], "tasks", task, "DPR", NDCG) for n in (name, reference)]
     if None in means:
         return NONE

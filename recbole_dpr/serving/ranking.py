@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Protocol
@@ -23,8 +24,35 @@ from recbole_dpr.serving.steering import Steering
 ROWS = 256  # users that are scored at once
 
 Intents = tuple[Tensor, Tensor]  # include and exclude [n, V]; V is 0 for a plain model
-Ids = Sequence[Sequence[int]]
 Found = list[list[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What requests ask for, checked and in numbers.
+
+    Parameters
+    ----------
+    ids : sequence of sequence of int
+        The known items of each history, oldest first.
+    intents : (Tensor ``[n, V]``, Tensor ``[n, V]``)
+        What is wanted and what is rejected.
+    strength : float
+    exclude_history : bool
+        Whether what stands in the history is left out.
+    """
+
+    ids: Sequence[Sequence[int]]
+    intents: Intents
+    strength: float = 1.0
+    exclude_history: bool = False
+
+    def parts(self) -> Iterator[Asked]:
+        """Cut into pieces of `ROWS`."""
+        include, exclude = self.intents
+        for begin in range(0, len(self.ids), ROWS):
+            rows = slice(begin, begin + ROWS)
+            yield replace(self, ids=self.ids[rows], intents=(include[rows], exclude[rows]))
 
 
 class Index(Protocol):
@@ -62,20 +90,15 @@ class Ranker:
         self._lock = Lock()  # RecBole's models keep state while they run
         self._steering = Steering(model) if isinstance(model, DPR) else None
 
-    def best(
-        self, ids: Ids, intents: Intents, strength: float, k: int, exclude_history: bool
-    ) -> Found:
-        """Token and score of the k best items of each history, which `exclude_history` leaves out."""
+    def best(self, asked: Asked, k: int) -> Found:
+        """Token and score of the k best items of each history."""
         find = self._rank if self.index is None else self._search
-        found: Found = []
-        for rows, part in _parts(ids, intents):
-            found += find(rows, part, strength, k, exclude_history)
-        return found
+        return [found for part in asked.parts() for found in find(part, k)]
 
-    def user_vectors(self, ids: Ids, intents: Intents, strength: float) -> np.ndarray:
+    def user_vectors(self, asked: Asked) -> np.ndarray:
         """User vectors ``[B, d + s]``; ``[B, d]`` of a plain model."""
         empty = np.zeros((0, self.item_vectors().shape[1]), dtype=np.float32)
-        users = [self._users(rows, part, strength) for rows, part in _parts(ids, intents)]
+        users = [self._users(part) for part in asked.parts()]
         return np.concatenate([empty, *(user.cpu().numpy() for user in users)])
 
     def item_vectors(self) -> Tensor:
@@ -101,64 +124,51 @@ class Ranker:
             return Backbone(self.model)
 
     @torch.inference_mode()
-    def parts(self, ids: Ids, intents: Intents, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+    def summands(self, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
         """What scores are made of: the backbone's, the shift's and the semantic part, each ``[B, n_items]``."""
         if self._steering is None:
-            base = self._scores(ids, intents, 0.0)
+            base = self._scores(asked)
             return base, torch.zeros_like(base), torch.zeros_like(base)
+        interaction = self._histories.interaction(asked.ids)
         with self._lock:
-            return self._steering.parts(self._histories.interaction(ids), *intents, strength)
+            return self._steering.summands(interaction, *asked.intents, asked.strength)
 
     @torch.inference_mode()
-    def _scores(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
+    def _scores(self, asked: Asked) -> Tensor:
         """Scores ``[B, n_items]`` of the whole catalogue."""
-        interaction = self._histories.interaction(ids)
+        interaction = self._histories.interaction(asked.ids)
         with self._lock:
             if self._steering is None:
                 return own_scores(self.model, complete(self.model, interaction))
-            return self._steering.scores(interaction, *intents, strength)
+            return self._steering.scores(interaction, *asked.intents, asked.strength)
 
     @torch.inference_mode()
-    def _users(self, ids: Ids, intents: Intents, strength: float) -> Tensor:
+    def _users(self, asked: Asked) -> Tensor:
         """User vectors ``[B, d + s]``."""
-        interaction = self._histories.interaction(ids)
+        interaction = self._histories.interaction(asked.ids)
         if self._steering is not None:
             with self._lock:
-                return self._steering.user_vectors(interaction, *intents, strength)
+                return self._steering.user_vectors(interaction, *asked.intents, asked.strength)
         backbone, items = self._backbone, interaction[self.model.ITEM_SEQ]
         with self._lock:
             return backbone.user_vectors(items, interaction.interaction.get(self.model.USER_ID))
 
     @torch.inference_mode()
-    def _rank(
-        self,
-        ids: Ids,
-        intents: Intents,
-        strength: float,
-        k: int,
-        exclude_history: bool,
-    ) -> Found:
+    def _rank(self, asked: Asked, k: int) -> Found:
         """The k best of the whole catalogue."""
-        scores = self._scores(ids, intents, strength)
+        scores = self._scores(asked)
         scores[:, 0] = -torch.inf
-        if exclude_history:
-            for row, known in enumerate(ids):
+        if asked.exclude_history:
+            for row, known in enumerate(asked.ids):
                 scores[row, known] = -torch.inf
         best = scores.topk(k, dim=1)
         return self._named(best.indices.tolist(), best.values.tolist())
 
-    def _search(
-        self,
-        ids: Ids,
-        intents: Intents,
-        strength: float,
-        k: int,
-        exclude_history: bool,
-    ) -> Found:
+    def _search(self, asked: Asked, k: int) -> Found:
         """The k best that the index finds, in the order of their exact scores."""
         assert self.index is not None
-        hidden = [set(known) if exclude_history else set() for known in ids]
-        users, vectors = self._users(ids, intents, strength), self.item_vectors()
+        hidden = [set(known) if asked.exclude_history else set() for known in asked.ids]
+        users, vectors = self._users(asked), self.item_vectors()
         more = min(k + max(map(len, hidden)), len(self._tokens) - 1)
         rows = self.index.search(users.cpu().numpy(), more).tolist()
         best, scores = [], []
@@ -175,10 +185,3 @@ class Ranker:
             [(tokens[i], s) for i, s in zip(items, values, strict=True) if s > -math.inf]
             for items, values in zip(rows, scores, strict=True)
         ]
-
-
-def _parts(ids: Ids, intents: Intents) -> Iterator[tuple[Ids, Intents]]:
-    """Cut a batch into pieces of `ROWS`."""
-    for begin in range(0, len(ids), ROWS):
-        rows = slice(begin, begin + ROWS)
-        yield ids[rows], (intents[0][rows], intents[1][rows])

@@ -18,7 +18,7 @@ from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import load_model
 from recbole_dpr.serving.histories import Histories, len_of, texts_in
 from recbole_dpr.serving.index import FaissIndex
-from recbole_dpr.serving.ranking import Index, Intents, Ranker
+from recbole_dpr.serving.ranking import Asked, Index, Intents, Ranker
 from recbole_dpr.serving.reading import Prompt, PromptMemory, texts_of
 
 STRONGEST = 10.0  # ten times as far as trained; beyond, only the prompt counts
@@ -177,14 +177,11 @@ class Recommender:
         strict: bool = False,
     ) -> list[Answer]:
         """`recommend`, which also tells how many items of each history were skipped."""
-        n_items = len(self.catalogue) - 1
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
-            raise DPRError(f"k must be a whole number from 1 to {n_items}, not {k!r}")
-        strength = check_strength(strength)
-        ids, skipped = self._histories.known(histories, len_of(prompts), strict)
-        intents = self._intents(prompts, include, exclude)
-        excluded = self._excludes(exclude_history)
-        found = self._ranker.best(ids, intents, strength, int(k), excluded)
+        k = self._check_k(k)
+        asked, skipped = self._asked(
+            histories, prompts, strength, exclude_history, include, exclude, strict
+        )
+        found = self._ranker.best(asked, k)
         return [Answer(items, n) for items, n in zip(found, skipped, strict=True)]
 
     def user_vectors(
@@ -205,9 +202,10 @@ class Recommender:
         DPRError
             As `recommend`, and if a plain model ranks by no dot product.
         """
-        ids, _ = self._histories.known(histories, len_of(prompts), strict)
-        intents = self._intents(prompts, include, exclude)
-        return self._ranker.user_vectors(ids, intents, check_strength(strength))
+        asked, _ = self._asked(
+            histories, prompts, strength, include=include, exclude=exclude, strict=strict
+        )
+        return self._ranker.user_vectors(asked)
 
     def item_vectors(self) -> np.ndarray:
         """The items' vectors, ``[n_items, d + s]``; row i is ``catalogue.tokens[i]``, row 0 is padding."""
@@ -223,11 +221,6 @@ class Recommender:
     def excludes_history(self) -> bool:
         """Whether what stands in a history is left out where a request does not say: as in training."""
         return isinstance(self.model, DPR) and self.model.exclude_history
-
-    def _excludes(self, asked: bool | None) -> bool:
-        if asked is not None and not isinstance(asked, bool):
-            raise DPRError(f"exclude_history takes True, False or None, not {asked!r}")
-        return self.excludes_history if asked is None else asked
 
     @torch.inference_mode()
     def read(
@@ -282,19 +275,18 @@ class Recommender:
         DPRError
             As `recommend`.
         """
+        asked, _ = self._asked(
+            [history], [prompt], strength, exclude_history, include, exclude, strict
+        )
         if items is None:
-            options = (k, strength, exclude_history, include, exclude, strict)
-            items = [token for token, _ in self.answer([history], [prompt], *options)[0].items]
+            items = [token for token, _ in self._ranker.best(asked, self._check_k(k))[0]]
         tokens = texts_in(items, "items", "item tokens")
-        strength = check_strength(strength)
-        ids, _ = self._histories.known([history], 1, strict)
-        intents = self._intents([prompt], include, exclude)
-        before, shift, semantic = (x[0] for x in self._ranker.parts(ids, intents, strength))
+        before, shift, semantic = (x[0] for x in self._ranker.summands(asked))
         after = before + shift + semantic
         ranked = torch.ones(len(before), dtype=torch.bool, device=before.device)
         ranked[0] = False
-        if self._excludes(exclude_history):
-            ranked[ids[0]] = False
+        if asked.exclude_history:
+            ranked[asked.ids[0]] = False
         return [
             {
                 "item": token,
@@ -315,7 +307,33 @@ class Recommender:
         values = [attributes.values[i] for i in attributes.matrix[item].nonzero()[:, 0].tolist()]
         return {"title": self.catalogue.titles[item], "values": values}
 
-    # From requests to tensors
+    # From requests to what the ranker takes
+
+    def _check_k(self, k: int) -> int:
+        n_items = len(self.catalogue) - 1
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
+            raise DPRError(f"k must be a whole number from 1 to {n_items}, not {k!r}")
+        return int(k)
+
+    def _asked(
+        self,
+        histories: Sequence[Sequence[str]],
+        prompts: Sequence[Prompt],
+        strength: float,
+        exclude_history: bool | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        strict: bool = False,
+    ) -> tuple[Asked, list[int]]:
+        """The requests, and how many items of each history are unknown."""
+        strength = check_strength(strength)
+        if exclude_history is None:
+            exclude_history = self.excludes_history
+        elif not isinstance(exclude_history, bool):
+            raise DPRError(f"exclude_history takes True, False or None, not {exclude_history!r}")
+        ids, skipped = self._histories.known(histories, len_of(prompts), strict)
+        intents = self._intents(prompts, include, exclude)
+        return Asked(ids, intents, strength, exclude_history), skipped
 
     def _intents(
         self,

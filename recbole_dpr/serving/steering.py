@@ -51,7 +51,7 @@ class Steering:
         return scores
 
     @torch.inference_mode()
-    def parts(
+    def summands(
         self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The summands of `scores`, each ``[B, n_items]``: the backbone's, the shift's, the semantic."""

@@ -348,13 +348,12 @@ def test_serving_scores_are_the_models_own(tiny_options, model):
     recommender = recbole_dpr.load(run)
     histories = [HISTORY, HISTORY[:1], [f"i{n}" for n in range(20)], HISTORY[::-1]]
     prompts = ["something red please", None, "nothing blue", "red, but nothing green"]
-    ids, _ = recommender._histories.known(histories, 4, True)
-    interaction = recommender._histories.interaction(ids)
-    include, exclude = recommender._intents(prompts, None, None)
+    asked, _ = recommender._asked(histories, prompts, 1.0)
+    interaction = recommender._histories.interaction(asked.ids)
     with torch.no_grad():
-        expected = recommender.model.steered_scores(interaction, include, exclude)
+        expected = recommender.model.steered_scores(interaction, *asked.intents)
         own = recommender.model.backbone_scores(interaction)
-    found = recommender._ranker._scores(ids, (include, exclude), 1.0)
+    found = recommender._ranker._scores(asked)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(found[1], own[1]) and not torch.allclose(found[0], own[0])
     users = torch.from_numpy(recommender.user_vectors(histories, prompts))
@@ -390,12 +389,10 @@ def test_vectors_of_a_plain_model_rank_as_it_does(tiny_options, model):
     recommender = recbole_dpr.load(
         recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=options)["run_dir"]
     )
-    ids, _ = recommender._histories.known([HISTORY, HISTORY[:1]], 2, True)
+    asked, _ = recommender._asked([HISTORY, HISTORY[:1]], [None, None], 1.0)
     users = torch.from_numpy(recommender.user_vectors([HISTORY, HISTORY[:1]], [None, None]))
     found = users @ torch.from_numpy(recommender.item_vectors()).T
-    torch.testing.assert_close(
-        found, recommender._ranker._scores(ids, None, 1.0), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(found, recommender._ranker._scores(asked), atol=1e-5, rtol=1e-5)
 
 
 def test_a_plain_model_without_vectors_says_so(tiny_options):
