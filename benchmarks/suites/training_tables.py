@@ -125,11 +125,13 @@ def effort_table(records: Records) -> list[str]:
     lines = [
         "### Seconds and memory",
         "",
-        "Means over the seeds; memory is the peak of the process.",
+        "Means over the seeds, some measured beside other work of the machine; memory is the peak of the process. A dash "
+        "for a commit: the record is older than that it names one, or its training is.",
         "",
     ]
     lines += table(head, rows)
-    for title, key in (("Machine", "machine"), ("Versions", "versions")):
+    told = (("Machine", "machine"), ("Versions", "versions"), ("Commit at its start", "commit"))
+    for title, key in told:
         said = {n: "; ".join(sorted({_words(r.get(key)) for r in records[n]})) for n in records}
         for words, names in grouped(said, said.__getitem__).items():
             whose = "" if len(names) == len(said) else f" ({', '.join(names)})"

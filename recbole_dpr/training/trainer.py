@@ -146,20 +146,20 @@ class DPRTrainer(Trainer):
                 if not stage.options.epochs:
                     self.logger.info(f"stage {stage.number} ({stage.title}) is skipped: 0 epochs")
                     continue
-                begun = self._begin(stage)
-                if begun is not None:
-                    self._run(stage, begun, valid_data, verbose, saved, show_progress, callback_fn)
+                self._begin(stage)
+                first = self._first_epoch(stage)
+                if first is not None:
+                    self._run(stage, first, valid_data, verbose, saved, show_progress, callback_fn)
         if saved:
             about = {"model": self.config["model"], "dataset": self.config["dataset"]}
             save_tensors(self.run_dir / MODEL_FILE, self.model.state_dict(), about)
         return self.best_valid_score, self.best_valid_result or {}
 
-    def _begin(self, stage: Stage) -> int | None:
-        """Set up a stage; returns its first epoch, or None if a resumed run has it behind itself."""
+    def _begin(self, stage: Stage) -> None:
+        """Set up a stage."""
         earlier, self._stage = self._stage, stage
         # Stage 3 is validated as stage 2 was, so it has to beat where that ended.
         goes_on = bool(self.best_valid_result and earlier and earlier.measures_like(stage))
-        self._step = 0
         self._best = {}
         self.cur_step = 0
         self.valid_metric = stage.options.valid_metric.lower()
@@ -179,7 +179,6 @@ class DPRTrainer(Trainer):
             learning_rate=stage.options.learning_rate,
             weight_decay=stage.options.weight_decay,
         )
-        return self._first_epoch(stage)
 
     def _finished(self, stage: Stage, epoch: int) -> bool:
         """Whether a stage ends after this epoch, counted from 0."""
