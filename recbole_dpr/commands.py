@@ -195,8 +195,10 @@ def export(flags: argparse.Namespace) -> int:
     import_faiss()
     check_kind(flags.kind)
     path = Path(flags.faiss)
-    if not path.name or path.is_dir() or not path.parent.is_dir():
-        raise DPRError(f"--faiss={flags.faiss} is no file in a folder that is there")
+    if not path.name or path.is_dir():
+        raise DPRError(f"--faiss takes the path of a file, not {flags.faiss!r}")
+    if not path.parent.is_dir():
+        raise DPRError(f"--faiss: there is no folder {path.parent}")
     recommender = _load(flags)
     vectors = recommender.item_vectors()
     FaissIndex.build(vectors, flags.kind, sample_users(recommender)).save(flags.faiss)

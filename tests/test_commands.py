@@ -209,8 +209,8 @@ def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
         (["recommend", "RUN", "--history", "i1", "--strength=nan"], "strength must be a number"),
         (["recommend", "RUN", "--history", "i1", "--index=nowhere"], "there is no index nowhere"),
         (["export", "RUN", "--faiss=x", "--kind=y"], "unknown kind of index 'y'"),
-        (["export", "RUN", "--faiss=no/folder/x"], "is no file in a folder that is there"),
-        (["export", "RUN", "--faiss=."], "is no file in a folder that is there"),
+        (["export", "RUN", "--faiss=no/folder/x"], "--faiss: there is no folder no/folder"),
+        (["export", "RUN", "--faiss=."], "--faiss takes the path of a file, not '.'"),
         (["serve", "RUN", "--port=99999"], "--port must be from 0 to 65535"),
     ],
 )
