@@ -74,42 +74,29 @@ class Sentences:
         implied_out: float = 0.1,
         idioms_out: float = 0.05,
     ) -> None:
+        of_films = name == "movies"
         path = properties_dir() / "phrasebook" / f"{name}.yaml"
-        content = read_yaml(path)
-        allowed = _Allowed()
+        content, frames = read_yaml(path), _Frames()
+        split = np.random.default_rng(0)  # what is kept out, the same in every domain
+        own = {kind: [p for p in content[kind]["train"] if frames.take(p)] for kind in NEEDED}
+        phrases, _ = _drawn_from("phrases", of_films, frames, split, 0.0)
+        idioms, kept_out = _drawn_from("idioms", of_films, frames, split, idioms_out)
         for kind in NEEDED:
-            content[kind]["train"] = list(filter(allowed, content[kind]["train"]))
-        split = np.random.default_rng(0)
-        kept_out: dict[str, list[str]] = {}
-        for source, often, out in (("phrases", PHRASES_OFTEN, 0.0), ("idioms", 1, idioms_out)):
-            for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
-                # Drawn before anything is left out: every domain keeps out the same ones.
-                is_out = split.random(len(patterns)) < out
-                kept_out[kind] = []
-                for pattern, left in zip(patterns, is_out, strict=True):
-                    if allowed(pattern) and (name == "movies" or not OF_FILMS.search(pattern)):
-                        titled = pattern.replace("{title}", TITLE)
-                        if left:
-                            kept_out[kind].append(titled)
-                        else:
-                            content[kind]["train"] += [titled] * often
-        content["sampling"]["train"] = {**ROUGH, "synonym": 0.5 if name == "movies" else 0.0}
-        self._implied: dict[str, list[tuple[int, str]]] = {"positive": [], "negative": []}
-        if name == "movies":
-            for value, synonyms in read_yaml(HERE / "names.yaml").items():
-                content["names"][value].setdefault("synonyms", {}).setdefault("train", [])
-                content["names"][value]["synonyms"]["train"] += synonyms
-            for value, sides in read_yaml(HERE / "implied.yaml").items():
-                for side, said in sides.items():
-                    self._implied[side] += [
-                        (values.index(value), text.replace("{title}", TITLE)) for text in said
-                    ]
+            often = [phrase for phrase in phrases[kind] for _ in range(PHRASES_OFTEN)]
+            content[kind]["train"] = [*own[kind], *often, *idioms[kind]]
+        content["sampling"]["train"] = {**ROUGH, "synonym": 0.5 if of_films else 0.0}
+        if of_films:
+            _add_names(content["names"])
         self.book = Phrasebook(content, values, str(path))
-        self.idioms = Phrasebook({**content, **_unseen(content, kept_out)}, values, str(path))
+        unseen = {
+            kind: {"train": content[kind]["train"], "unseen": kept_out[kind]} for kind in NEEDED
+        }
+        self.idioms = Phrasebook({**content, **unseen}, values, str(path))
         self._titles = list(titles)
         self._n_values = len(values)
+        self._implied: dict[str, list[tuple[int, str]]] = {}
         self.implied: list[tuple[str, Intent]] = []
-        for side, said in self._implied.items():
+        for side, said in _implied(values if of_films else []).items():
             is_out = split.random(len(said)) < implied_out
             for (value, text), left in zip(said, is_out, strict=True):
                 if left:
@@ -163,14 +150,42 @@ class Sentences:
         return text
 
 
-def _unseen(content: dict[str, Any], kept_out: dict[str, list[str]]) -> dict[str, dict]:
-    return {kind: {"train": content[kind]["train"], "unseen": kept_out[kind]} for kind in NEEDED}
+def _drawn_from(
+    source: str, of_films: bool, frames: _Frames, split: np.random.Generator, out: float
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The phrases of a file that may be trained on, by kind, and a share `out` of them that is kept out."""
+    kept: dict[str, list[str]] = {}
+    kept_out: dict[str, list[str]] = {}
+    for kind, patterns in read_yaml(HERE / f"{source}.yaml").items():
+        kept[kind], kept_out[kind] = [], []
+        # Drawn before anything is left out: every domain keeps out the same ones.
+        is_out = split.random(len(patterns)) < out
+        for pattern, left in zip(patterns, is_out, strict=True):
+            if frames.take(pattern) and (of_films or not OF_FILMS.search(pattern)):
+                (kept_out if left else kept)[kind].append(pattern.replace("{title}", TITLE))
+    return kept, kept_out
 
 
-class _Allowed:
-    """Whether a phrase may be trained on: it has a frame of its own, and measures nothing.
+def _add_names(names: dict[str, Any]) -> None:
+    """Add the other words that people have for a genre to its synonyms for training."""
+    for value, synonyms in read_yaml(HERE / "names.yaml").items():
+        train = names[value].setdefault("synonyms", {}).setdefault("train", [])
+        train += synonyms
 
-    No frame that a phrasebook keeps for measuring, and none of the words that it holds out, may be in it,
+
+def _implied(genres: list[str]) -> dict[str, list[tuple[int, str]]]:
+    """Wishes that name no genre, and the genre that each is for or against, by side; none without genres."""
+    found: dict[str, list[tuple[int, str]]] = {"positive": [], "negative": []}
+    for value, sides in read_yaml(HERE / "implied.yaml").items() if genres else ():
+        for side, said in sides.items():
+            found[side] += [(genres.index(value), text.replace("{title}", TITLE)) for text in said]
+    return found
+
+
+class _Frames:
+    """The frames that no further phrase may be trained on: those of phrases before it, and of all that measures.
+
+    No frame that a phrasebook keeps for measuring, and none of the words that it holds out, may be trained on,
     whichever the book: a reader that has met a phrase among the values of many domains knows it among films, too.
     """
 
@@ -187,7 +202,8 @@ class _Allowed:
             "|".join(rf"\b{re.escape(word)}" for word in sorted(words)), re.IGNORECASE
         )
 
-    def __call__(self, pattern: str) -> bool:
+    def take(self, pattern: str) -> bool:
+        """Take a phrase's frame; whether the phrase may be trained on."""
         new = frame(pattern) not in self._taken
         self._taken.add(frame(pattern))
         return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
