@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,7 @@ def evaluate_tasks(
                 metrics["slices"][task.name] = _slices(evaluator, collected, task.on_habit)
         ranks["unseen" if standard else task.phrases][task.name] = {
             "rows": task.rows.tolist(),
+            "asked": _checksum(prompts.include[task.prompt_ids], prompts.exclude[task.prompt_ids]),
             "ranks": {name: _plain(rank) for name, rank in task_ranks.items()},
         }
 
@@ -138,6 +140,12 @@ def prompted_systems(
     if hasattr(model, "backbone_scores"):
         systems["DPR"] = lambda batch: score_prompted(model, batch.interaction)
     return {**systems, **baselines(config), **(extra or {})}
+
+
+def _checksum(include: Tensor, exclude: Tensor) -> str:
+    """Tells apart what was asked: wanted and rejected values, bool ``[n, V]`` each."""
+    first = zlib.crc32(include.numpy().tobytes())
+    return f"{zlib.crc32(exclude.numpy().tobytes(), first):08x}"
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -96,13 +96,15 @@ def pooled(runs: Sequence[Mapping[str, Any]], phrases: str, task: str) -> dict[s
     Raises
     ------
     DPRError
-        If the runs did not ask the same users; `task_seed` and the data must be the same.
+        If the runs did not ask the same users for the same values; `task_seed`, the data and the length of
+        histories must be the same.
     """
     parts = [run[phrases][task] for run in runs]
-    if any(part["rows"] != parts[0]["rows"] for part in parts):
+    asked = {part["asked"] for part in parts if "asked" in part}  # older runs do not say
+    if any(part["rows"] != parts[0]["rows"] for part in parts) or len(asked) > 1:
         raise DPRError(
-            f"the runs asked different users on the {task} task: only runs on the same data with the "
-            "same task_seed can be put together"
+            f"the runs asked different users, or for other values, on the {task} task: only runs on the same "
+            "data with the same task_seed and length of histories can be put together"
         )
     common = [name for name in parts[0]["ranks"] if all(name in part["ranks"] for part in parts)]
     return {name: np.array([part["ranks"][name] for part in parts], dtype=float) for name in common}

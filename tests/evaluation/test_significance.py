@@ -94,8 +94,14 @@ def test_a_users_gain_is_averaged_over_the_seeds():
 
 
 def test_runs_that_asked_others_are_not_put_together():
-    with pytest.raises(DPRError, match="different users on the positive task"):
+    with pytest.raises(DPRError, match="different users, or for other values, on the positive"):
         pooled([run([0, 1], DPR=[1, 1]), run([0, 2], DPR=[1, 1])], "unseen", "positive")
+    runs = [run([0, 1], DPR=[1, 1]) for _ in range(3)]
+    for one, asked in zip(runs, ("a", "b"), strict=False):
+        one["unseen"]["positive"]["asked"] = asked
+    assert pooled(runs[1:], "unseen", "positive")["DPR"].tolist() == [[1, 1], [1, 1]]
+    with pytest.raises(DPRError, match="or for other values"):
+        pooled(runs, "unseen", "positive")
 
 
 def test_only_systems_that_all_runs_have_are_put_together():
