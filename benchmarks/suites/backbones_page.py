@@ -24,7 +24,7 @@ ml-100k, unseen phrases; a dash is not measured yet. Steered so far: {steered} o
 - **Steered by**: `user vector`: it is moved; `scores`: the semantic dot product is added to them. The table of all {all} and its
   reasons: `recbole_dpr/model/steering.py`.
 - **Causal**: found by a probe. Causal backbones train on windows, the others on one sample per prefix.
-- **Seconds an epoch**: processor time on one thread, RecBole's loop reckoned from 5 % of an epoch, without the anomaly
+- **Seconds an epoch**: processor time on one thread, median of three rounds, RecBole's loop reckoned from 5 % of an epoch, without the anomaly
   detection that importing RecBole turns on; of ours on prefixes, too.
 - **Standard NDCG@10**: in RecBole's own loop (batches of 256, with which it gets there sooner than with its default of 2048; it stops
   at the sixth validation without a gain), in ours, and of the backbone under DPR, whose training here is short: see the variants
