@@ -102,7 +102,8 @@ def prompted_tasks(
             # Where most share nothing, as with thousands of brands, those who do are on habit.
             on_habit = (share >= share.median()) & (share > 0) if len(share) else share.bool()
             left_out = int(asked.sum()) - len(rows)
-            tasks.append(PromptedTask(kind, phrases, rows, torch.tensor(ids), left_out, on_habit))
+            asks = torch.tensor(ids, dtype=torch.long)  # also where nobody is asked
+            tasks.append(PromptedTask(kind, phrases, rows, asks, left_out, on_habit))
     return tasks
 
 
