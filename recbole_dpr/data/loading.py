@@ -16,7 +16,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.variants import dataset_class
-from recbole_dpr.data.windows import FEWEST
+from recbole_dpr.data.windows import small_enough
 from recbole_dpr.errors import DPRError
 
 # Of the training targets: where fewer were taken before, histories need not be recommended again.
@@ -32,7 +32,7 @@ class PrefixLoader:
     Parameters
     ----------
     config : RecBole Config
-        Reads ``train_batch_size`` (fewer where an epoch would have less than `FEWEST` batches), ``seed``,
+        Reads ``train_batch_size`` (fewer where that is not `small_enough`), ``seed``,
         ``shuffle`` and what RecBole's loader reads.
     dataset : PromptDataset
         The training split.
@@ -49,7 +49,7 @@ class PrefixLoader:
         self.config, self.dataset, self.limit = config, dataset, limit
         self.shuffle = bool(config["shuffle"])
         self.set_epoch(0)
-        self._step = min(self._batches.step, math.ceil(len(self._rows) / FEWEST))
+        self._step = small_enough(self._batches.step, len(self._rows))
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the order of one epoch, and seed what RecBole draws in it."""

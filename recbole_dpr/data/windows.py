@@ -19,6 +19,11 @@ LOGGED_LIST = "logged_prompt_list"
 WINDOW = "window"
 
 
+def small_enough(batch_size: int, samples: int) -> int:
+    """`batch_size`, or less where an epoch of so many samples would have less than `FEWEST` batches."""
+    return min(batch_size, math.ceil(samples / FEWEST))
+
+
 class WindowLoader:
     """Batches of windows in which a causal model is trained on many positions at once.
 
@@ -69,7 +74,7 @@ class WindowLoader:
         self._user_start = row[first] - context[first]  # flat row of each user's first item
         self._first_target, self._last_target = row[first], row[last]
         self.set_epoch(0)
-        self.batch_size = min(batch_size, math.ceil(self.n_windows / FEWEST))
+        self.batch_size = small_enough(batch_size, self.n_windows)
 
     def set_epoch(self, epoch: int) -> None:
         """Cut the windows of one epoch; see the class."""

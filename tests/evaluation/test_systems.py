@@ -51,9 +51,9 @@ def batch(scores, include=(), exclude=(), history=None):
     wanted, unwanted = torch.zeros(1, 4).bool(), torch.zeros(1, 4).bool()
     wanted[0, list(include)] = True
     unwanted[0, list(exclude)] = True
-    given = PromptedBatch(torch.tensor([[0.0, *scores]]), wanted, unwanted, ATTRIBUTES)
-    given.history = None if history is None else torch.tensor([history])
-    return given
+    items = None if history is None else torch.tensor([history])
+    given = torch.tensor([[0.0, *scores]])
+    return PromptedBatch(given, wanted, unwanted, ATTRIBUTES, history=items)
 
 
 def ranking(scores):
