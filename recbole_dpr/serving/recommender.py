@@ -74,7 +74,7 @@ class Recommender:
         self.users: list[tuple[str, list[str]]] = []
         self._histories = Histories(catalogue, config, model)
         self._ranker = Ranker(catalogue, model, self._histories, index)
-        if index is not None and not index.fits(self.item_vectors()):
+        if index is not None and not index.fits(self._ranker.item_vectors().cpu().numpy()):
             raise DPRError("the index is of another run: export it again")
         self._memory = PromptMemory(model, catalogue.readable) if isinstance(model, DPR) else None
 
