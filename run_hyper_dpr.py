@@ -15,9 +15,9 @@ from typing import Any
 
 import recbole_dpr
 import run_recbole_dpr
-from recbole_dpr.arguments import HelpFormatter, Parser
+from recbole_dpr.arguments import HelpFormatter, Parser, exit_status
 from recbole_dpr.errors import DPRError
-from recbole_dpr.options import read_command_line, reject_unknown
+from recbole_dpr.options import read_command_line
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,36 +38,34 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; returns the exit status: 0, or 2 after a wrong input."""
+    """Run the script; returns its exit status."""
+    return exit_status(lambda: search(sys.argv[1:] if argv is None else argv))
+
+
+def search(argv: Sequence[str]) -> int:
+    """Search, and print the best options with their figures."""
+    flags, options = build_parser().parse_known_args(argv)
+    if flags.tool.lower() != "hyperopt":
+        raise DPRError(
+            f"--tool={flags.tool} is not supported: RecBole 1.2.1 pins ray to versions that today's "
+            "NumPy and setuptools cannot load; leave it out, or write --tool=Hyperopt"
+        )
+    fixed = read_command_line(options)
+    from recbole_dpr.tuning import tune
+
+    def objective(params: dict[str, Any], config_files: list[str] | None) -> dict[str, Any]:
+        return recbole_dpr.objective_function({**fixed, **params}, config_files, saved=False)
+
     try:
-        flags, options = build_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
-        if flags.tool.lower() != "hyperopt":
-            raise DPRError(
-                f"--tool={flags.tool} is not supported: RecBole 1.2.1 pins ray to versions that today's "
-                "NumPy and setuptools cannot load; leave it out, or write --tool=Hyperopt"
-            )
-        fixed = read_command_line(options)
-        from recbole_dpr.tuning import read_space, tune
-
-        for searched in read_space(flags.params_file).values():
-            reject_unknown(searched, flags.params_file, ())
-
-        def objective(params: dict[str, Any], config_files: list[str] | None) -> dict[str, Any]:
-            return recbole_dpr.objective_function({**fixed, **params}, config_files, saved=False)
-
-        files = run_recbole_dpr.config_files(flags.config_files)
         tuning = tune(
             objective,
             flags.params_file,
-            files,
+            run_recbole_dpr.config_files(flags.config_files),
             flags.algo,
             flags.max_evals,
             flags.early_stop,
             flags.output_file,
         )
-    except DPRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"interrupted; {flags.output_file} holds the runs so far", file=sys.stderr)
         return 130

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import recbole_dpr
-from recbole_dpr.arguments import HelpFormatter, Once, Parser
+from recbole_dpr.arguments import HelpFormatter, Once, Parser, exit_status
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import properties_dir
 from recbole_dpr.options import SCRIPT_FLAGS, read_options
@@ -146,8 +146,9 @@ def config_files(text: str | None) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; returns the exit status: 0, or 2 after a wrong input."""
-    try:
+    """Run the script; returns its exit status."""
+
+    def train() -> None:
         flags, options = parse(sys.argv[1:] if argv is None else argv)
         result = recbole_dpr.run_recbole_dpr(
             model=flags.model,
@@ -157,13 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             command_line=options,
             resume=flags.resume,
         )
-    except DPRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # the log says how to go on, once there is something to go on with
-        return 130
-    print(result["run_dir"])
-    return 0
+        print(result["run_dir"])
+
+    return exit_status(train)  # after Ctrl-C the log says how to go on
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from recbole.utils import init_seed
 
 from gradients import KINDS, WatchedTrainer
 from recbole_dpr import run_recbole_dpr
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.plots import COLOURS, DPI, WIDTH
@@ -218,7 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

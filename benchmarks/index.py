@@ -24,7 +24,7 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 
 import numpy as np
 
-from recbole_dpr.errors import DPRError
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.serving.index import FaissIndex, import_faiss
 
 HALF = 64
@@ -96,7 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

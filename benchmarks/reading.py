@@ -19,11 +19,11 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 import numpy as np
 import torch
 
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable, made_prompts
-from recbole_dpr.errors import DPRError
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.options import read_command_line
@@ -70,7 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections import defaultdict
@@ -31,6 +32,7 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 
 from asking import histories_of
 from recbole_dpr import load
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.prompts import one_hot
 from recbole_dpr.errors import DPRError
@@ -60,11 +62,16 @@ def read_requests(path: str | Path, values: list[str]) -> list[Request]:
     Raises
     ------
     DPRError
-        If a column is missing or a row names a value that the run does not know: names the line.
+        If the file cannot be read, a column is missing or a row names a value that the run does
+        not know: names the line.
     """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DPRError(f"{path} cannot be read: {error}") from error
     places = {value: i for i, value in enumerate(values)}
     requests = []
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.StringIO(text) as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = [name for name in HEADER if name not in (rows.fieldnames or ())]
         if missing:
@@ -170,14 +177,11 @@ def main() -> None:
     )
     parser.add_argument("--out", metavar="FILE", help="also write the last line there")
     args = parser.parse_args()
-    try:
-        recommender = load(args.run_dir, reader=args.reader)
-        values = recommender.catalogue.attributes.values
-        requests = read_requests(args.requests, values)
-        histories = histories_of(args.run_dir, args.users, args.seed)
-        heard, deaf = measure(recommender, requests, histories)
-    except (DPRError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
+    recommender = load(args.run_dir, reader=args.reader)
+    values = recommender.catalogue.attributes.values
+    requests = read_requests(args.requests, values)
+    histories = histories_of(args.run_dir, args.users, args.seed)
+    heard, deaf = measure(recommender, requests, histories)
     kinds, by_value = grouped(requests, heard, values)
     deaf_kinds, deaf_by_value = grouped(requests, deaf, values)
     print(table(kinds, deaf_kinds, "kind"), end="\n\n")
@@ -197,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -28,7 +28,7 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 
 import yaml
 
-from recbole_dpr.errors import DPRError
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.files import YamlLoader
 from recbole_dpr.options import read_command_line
 from suites.jobs import duration, estimate, is_done, run_all, time_left
@@ -124,47 +124,43 @@ def write_pages(folders: Folders, docs: Path, suites: Suites) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; the exit status is 1 if a run failed and 2 after a wrong call."""
+    """Run the script; returns its exit status, 1 if a run failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    args, options = parse(argv)
+    suites = read_suites(args.suites)
+    folders = Folders(args.results.resolve(), args.runs.resolve())
+    own = folders.results == Folders.results
+    docs = args.docs or (ROOT / "docs" if own else folders.results)
+    if args.report:
+        write_pages(folders, docs, suites)
+        return 0
+    planned = plan(
+        suites,
+        args.suite,
+        args.dataset,
+        models=args.models,
+        seeds=args.seeds,
+        options=options,
+        long=args.long,
+    )
+    if args.again and not args.plan:
+        for run in planned:
+            folders.forget(run)
+    runs, starts = queue(planned, suites, folders, options)
+    show(runs, planned, folders)
+    if args.plan:
+        return 0
     try:
-        args, options = parse(argv)
-        suites = read_suites(args.suites)
-        folders = Folders(args.results.resolve(), args.runs.resolve())
-        own = folders.results == Folders.results
-        docs = args.docs or (ROOT / "docs" if own else folders.results)
-        if args.report:
-            write_pages(folders, docs, suites)
-            return 0
-        planned = plan(
-            suites,
-            args.suite,
-            args.dataset,
-            models=args.models,
-            seeds=args.seeds,
-            options=options,
-            long=args.long,
-        )
-        if args.again and not args.plan:
-            for run in planned:
-                folders.forget(run)
-        runs, starts = queue(planned, suites, folders, options)
-        show(runs, planned, folders)
-        if args.plan:
-            return 0
-        try:
-            failed = run_all(runs, starts, folders, args.jobs, say)
-        finally:
-            write_pages(folders, docs, suites)
-    except DPRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        failed = run_all(runs, starts, folders, args.jobs, say)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on")
         return 130
+    finally:
+        write_pages(folders, docs, suites)
     if failed:
         say("failed: " + ", ".join(map(str, failed)))
     return int(bool(failed))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

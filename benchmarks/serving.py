@@ -45,9 +45,9 @@ import numpy as np
 import torch
 
 import recbole_dpr
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.checkpoint import MODEL_FILE, save_tensors
 from recbole_dpr.config import DPRConfig
-from recbole_dpr.errors import DPRError
 from recbole_dpr.run_folder import write_run_folder
 from recbole_dpr.serving.ranking import ROWS
 from recbole_dpr.serving.recommender import Recommender
@@ -310,7 +310,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

@@ -15,8 +15,8 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 
 from asking import histories_of
 from recbole_dpr import load
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.errors import DPRError
 from recbole_dpr.files import read_yaml, write_text
 from recbole_dpr.serving.recommender import Recommender
 
@@ -96,7 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

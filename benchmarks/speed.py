@@ -38,9 +38,9 @@ from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.loading import load_data
-from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.training.setup import training_loader
@@ -263,7 +263,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

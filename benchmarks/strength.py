@@ -16,6 +16,7 @@ import sys
 if __name__ == "__main__":  # requests.py must not hide the library of that name
     sys.path.append(sys.path.pop(0))
 
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import prompted_tasks
@@ -73,21 +74,19 @@ def table(swept: Swept) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main() -> int:
+    """Print the table, and as the last line the figures as JSON; 1 if a figure falls."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("run_dir", metavar="RUN_DIR")
     parser.add_argument("--strengths", nargs="+", type=float, default=list(STRENGTHS))
     args = parser.parse_args()
-    try:
-        swept = sweep(args.run_dir, args.strengths)
-    except DPRError as error:
-        parser.exit(2, f"error: {error}\n")
+    swept = sweep(args.run_dir, args.strengths)
     print("Satisfied@10 / Violation@10 / NDCG@10", table(swept), sep="\n\n", end="\n\n")
     falling = falls(swept)
     print("\n".join(falling) or "satisfied@10 never falls")
     print(json.dumps(swept))
-    sys.exit(1 if falling else 0)
+    return int(bool(falling))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -27,10 +27,10 @@ sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the librar
 
 from reader.sentences import Sentences, film_titles
 from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
+from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import made_prompts, one_hot
-from recbole_dpr.errors import DPRError
 from recbole_dpr.files import read_yaml
 from recbole_dpr.model.reader import ABSENT
 from recbole_dpr.training.averaging import RunningAverage
@@ -233,7 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DPRError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

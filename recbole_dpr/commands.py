@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_dpr.arguments import HelpFormatter, Parser
+from recbole_dpr.arguments import HelpFormatter, Parser, exit_status
 from recbole_dpr.errors import DPRError
 
 EXAMPLES = """\
@@ -83,27 +83,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 after a wrong input."""
+    """Run a command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         import run_recbole_dpr
 
         return run_recbole_dpr.main(arguments[1:])
-    try:
+
+    def run() -> int:
         flags, rest = build_parser().parse_known_args(arguments)
         if flags.command == "evaluate":
             flags.options = rest
         elif rest:
             raise DPRError(f"unknown argument {rest[0]!r}; see --help")
         return flags.function(flags)
-    except DPRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    try:
+        return exit_status(run)
     except BrokenPipeError:  # whoever read the answers has gone
         sys.stderr.close()
         return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def train(flags: argparse.Namespace) -> int:

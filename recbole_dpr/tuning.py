@@ -15,7 +15,7 @@ import yaml
 from recbole_dpr import compat
 from recbole_dpr.errors import DPRError, did_you_mean
 from recbole_dpr.files import YamlLoader, replacing
-from recbole_dpr.options import is_number
+from recbole_dpr.options import is_number, reject_unknown
 
 # How many numbers each kind of range takes; a choice takes any list.
 RANGES = {"uniform": 2, "quniform": 3, "loguniform": 2}
@@ -60,6 +60,8 @@ def read_space(path: str | Path) -> dict[str, dict[str, list[Any]]]:
         space.setdefault(kind, {})[name] = _values(kind, text, where)
     if not space:
         raise DPRError(f"{path} names no option to search over")
+    for searched in space.values():
+        reject_unknown(searched, str(path), ())
     return space
 
 
