@@ -76,11 +76,14 @@ def find_model(name: str, what: str, way_out: str) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a copy holds what a model is made of: a download that broke off may have left some of it."""
-    shards = {
-        shard
-        for index in folder.glob("*.safetensors.index.json")
-        for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    }
+    try:
+        shards = {
+            shard
+            for index in folder.glob("*.safetensors.index.json")
+            for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # the index itself is broken
+        return False
     files = [folder / name for name in ("config.json", *shards)]
     return any(folder.glob("*.safetensors")) and all(file.is_file() for file in files)
 

@@ -267,9 +267,10 @@ def test_half_a_download_is_no_encoder(tmp_path, tiny, monkeypatch):
         find_encoder("some/model")
     shutil.copy(tiny / "config.json", copy)
     assert find_encoder("some/model") == copy
-    (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "of-2.safetensors"}}')
-    with pytest.raises(DPRError, match="'some/model' is no folder"):
-        find_encoder("some/model")
+    for index in ('{"weight_map": {"a": "of-2.safetensors"}}', '{"weight_map"', "[]"):
+        (copy / "model.safetensors.index.json").write_text(index)
+        with pytest.raises(DPRError, match="'some/model' is no folder"):
+            find_encoder("some/model")
 
 
 def test_the_missing_default_says_what_to_install(monkeypatch):

@@ -1,7 +1,6 @@
-"""Three stages: repeatable, resumable, and clear about what went wrong."""
+"""Three stages: repeatable, and clear about what went wrong."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +10,11 @@ from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_dpr import checkpoint, run_recbole_dpr
-from recbole_dpr.checkpoint import ITEM_TEXT
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.semantic import NEVER
 from recbole_dpr.training.averaging import put_weights, snapshot
-from recbole_dpr.training.resume import RESUME_FILE, Progress
 from recbole_dpr.training.setup import prepare, prompted_training
 from recbole_dpr.training.stages import Stage, alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
@@ -51,15 +48,6 @@ def tasks(result):
     return json.dumps(result["tasks"])
 
 
-@pytest.fixture
-def options(tiny_options):
-    return tiny_options | {"stage1_epochs": 3, "stage2_epochs": 2, "stage3_epochs": 3}
-
-
-class Killed(Exception):
-    """Stands for the power going out."""
-
-
 def test_same_seed_same_result_and_another_seed_another(options):
     runs = [
         run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | {"seed": seed})
@@ -71,74 +59,6 @@ def test_same_seed_same_result_and_another_seed_another(options):
     assert len({run["run_dir"] for run in runs}) == 3
 
 
-def killed_and_resumed(model, options, killed_after, monkeypatch, folder):
-    """Run a model whole, and again with a cut after some epochs: both must end the same."""
-    whole = run_recbole_dpr(model, "tiny", config_dict=options)
-    save = DPRTrainer._save_resume
-    epochs = 0
-
-    def save_and_die(self, *args):
-        nonlocal epochs
-        if epochs == killed_after:
-            raise Killed  # in the middle: this epoch's checkpoint is not written
-        epochs += 1
-        save(self, *args)
-
-    monkeypatch.setattr(DPRTrainer, "_save_resume", save_and_die)
-    options = options | {"checkpoint_dir": str(folder / "cut_off")}
-    with pytest.raises(Killed):
-        run_recbole_dpr(model, "tiny", config_dict=options)
-    monkeypatch.undo()
-    (run_dir,) = (folder / "cut_off").iterdir()
-    resumed = run_recbole_dpr(resume=run_dir)
-    assert resumed["run_dir"] == str(run_dir)
-    assert equal(weights(run_dir), weights(whole["run_dir"]))
-    assert tasks(resumed) == tasks(whole)
-    assert "Options have changed" not in written(run_dir)
-    assert ITEM_TEXT not in Progress.load(run_dir / RESUME_FILE).model  # is made anew
-    return run_dir
-
-
-def test_a_resume_that_does_not_fit_leaves_the_folder_as_it_is(options, data_path):
-    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"])
-    kept = {
-        path: path.read_bytes() for path in run_dir.iterdir() if path.suffix in (".yaml", ".json")
-    }
-    with pytest.raises(DPRError, match=r"is \["):
-        run_recbole_dpr(resume=run_dir, command_line=["--hidden_size=24"])
-    interactions = data_path / "tiny" / "tiny.inter"
-    head, *rows = interactions.read_text().splitlines()
-    # RecBole numbers items as they come.
-    interactions.write_text("\n".join([head, *rows[::-1]]) + "\n")
-    for begun in ({"resume": run_dir}, {"model": "DPR-SASRec", "dataset": "tiny"}):
-        start = {} if "resume" in begun else options | {"checkpoint": str(run_dir)}
-        with pytest.raises(
-            DPRError, match=r"the items of tiny in .* are not those that .* was trained"
-        ):
-            run_recbole_dpr(**begun, config_dict=start)
-    assert kept == {path: path.read_bytes() for path in kept}
-
-
-def test_a_run_that_has_ended_goes_on_for_more_epochs(options):
-    short = options | {"stage3_epochs": 1, "stage3_patience": 5}
-    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=short)["run_dir"])
-    run_recbole_dpr(resume=run_dir, command_line=["--stage3_epochs=3"])
-    history = json.loads((run_dir / "training.json").read_text())
-    assert [row["epoch"] for row in history if row["stage"] == 3] == [0, 1, 2]
-
-
-def test_a_resumed_run_counts_the_seconds_of_all_its_parts(options):
-    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"])
-    ended = Progress.load(run_dir / RESUME_FILE)
-    # Older versions kept the item texts, too.
-    model = ended.model | {ITEM_TEXT: weights(run_dir)[ITEM_TEXT]}
-    seconds = ended.seconds | {"stage1": 1000.0}
-    replace(ended, model=model, seconds=seconds).save(run_dir / RESUME_FILE)
-    run_recbole_dpr(resume=run_dir)
-    seconds = json.loads((run_dir / "metrics.json").read_text())["seconds"]
-    assert seconds["stage1"] == 1000 < seconds["total"]
-
-
 def test_a_folder_that_cannot_be_made_is_named(options, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DPRError, match=r"cannot be made .*: set checkpoint_dir"):
@@ -147,18 +67,6 @@ def test_a_folder_that_cannot_be_made_is_named(options, tmp_path):
             "tiny",
             config_dict=options | {"checkpoint_dir": str(tmp_path / "file" / "x")},
         )
-
-
-def written(run_dir):
-    (log,) = Path(run_dir).glob("*.log")
-    return log.read_text(encoding="utf-8")
-
-
-def test_a_run_that_goes_on_with_other_options_says_so(options):
-    run_dir = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"]
-    run_recbole_dpr(resume=run_dir, command_line=["--exclude_history=True"])
-    assert "Options have changed since the run began" in written(run_dir)
-    assert written(run_dir).count("exclude_history from False to True\n") == 1
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -226,34 +134,6 @@ def test_no_gradient_outlives_its_stage(options, monkeypatch):
     assert not left
 
 
-@pytest.mark.parametrize("killed_after", [0, 2, 3, 5, 6, 7])
-def test_a_killed_run_resumes_to_the_same_figures(options, monkeypatch, killed_after, tmp_path):
-    run_dir = killed_and_resumed("DPR-GRU4Rec", options, killed_after, monkeypatch, tmp_path)
-    history = json.loads((run_dir / "training.json").read_text())
-    assert [(row["stage"], row["epoch"]) for row in history] == [
-        (1, 0),
-        (1, 1),
-        (1, 2),
-        (2, 0),
-        (2, 1),
-        (3, 0),
-        (3, 1),
-        (3, 2),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("model", "killed_after"), [("DPR-GRU4Rec", 0), ("DPR-GRU4Rec", 1), ("DPR-Caser", 1)]
-)
-def test_a_killed_joint_run_resumes_to_the_same_figures(
-    options, monkeypatch, model, killed_after, tmp_path
-):
-    options |= {"joint": True, "train_batch_size": 64, "stage3_prefixes": 100}
-    run_dir = killed_and_resumed(model, options, killed_after, monkeypatch, tmp_path)
-    history = json.loads((run_dir / "training.json").read_text())
-    assert [(row["stage"], row["epoch"]) for row in history] == [(1, 0), (1, 1), (1, 2)]
-
-
 def test_a_joint_run_stops_early(options):
     longer = options | {"joint": True, "stage1_epochs": 30, "stage1_patience": 0}
     result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=longer)
@@ -303,29 +183,6 @@ def test_skipped_stages_leave_the_weights_of_the_checkpoint(options):
     )
     assert equal(weights(first["run_dir"]), weights(again["run_dir"]))
     assert tasks(first) == tasks(again)
-
-
-@pytest.mark.parametrize(
-    ("model", "killed_after", "more"),
-    [
-        ("DPR-BERT4Rec", 2, {}),  # masks at random
-        ("DPR-TransRec", 1, {"stage1_prefixes": 100}),  # draws negatives, and prefixes
-        (
-            "DPR-S3Rec",
-            1,
-            {"pretrain_epochs": 2, "item_attribute": "colour"},
-        ),  # in a stage of its own
-    ],
-)
-def test_a_killed_run_on_prefixes_resumes_to_the_same_figures(
-    options, monkeypatch, model, killed_after, more, tmp_path
-):
-    options |= {**more, "stage3_prefixes": 100, "train_batch_size": 64}
-    run_dir = killed_and_resumed(model, options, killed_after, monkeypatch, tmp_path)
-    history = json.loads((run_dir / "training.json").read_text())
-    assert [row["steps"] for row in history if row["stage"] == 0] == 2 * [30] * bool(
-        more.get("pretrain_epochs")
-    )
 
 
 def test_a_checkpoint_of_another_size_is_refused_by_name(options):
