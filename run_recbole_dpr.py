@@ -130,11 +130,6 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for flag in SCRIPT_FLAGS:
         if getattr(flags, flag) is not None:
             options.append(f"--{flag}={getattr(flags, flag)}")
-    if flags.resume and (flags.model or flags.dataset or flags.config_files):
-        raise DPRError(
-            "--resume takes model, data set and options from the run folder; "
-            "leave out --model, --dataset and --config_files"
-        )
     return flags, options
 
 

@@ -293,9 +293,12 @@ class DPRConfig(Config):
         final["load_col"] = needed_columns(final)
 
     def _init_device(self) -> None:
+        asked = self.final_config_dict["gpu_id"]
         if not self.final_config_dict["use_gpu"]:
             self.final_config_dict["gpu_id"] = ""  # RecBole 1.2.1 does not look at use_gpu
         super()._init_device()
+        if not self.final_config_dict["use_gpu"]:
+            self.final_config_dict["gpu_id"] = asked  # for whoever takes up the run with use_gpu
 
 
 def _in_full(name: str | None, known: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ import logging
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -277,6 +277,11 @@ def warn_unused(names: Iterable[str], source: str, model: str) -> None:
             model,
             name,
         )
+
+
+def reported_k(topk: Collection[int]) -> int:
+    """The k of the headline figures: 10 where option `topk` has it, else the largest."""
+    return 10 if 10 in topk else max(topk)
 
 
 def is_number(value: Any) -> bool:

@@ -24,9 +24,15 @@ from recbole_dpr.logs import held, log_to
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
-from recbole_dpr.stage_options import warn_trained
+from recbole_dpr.stage_options import refuse_trained
 from recbole_dpr.training.resume import RESUME_FILE
-from recbole_dpr.training.setup import prepare, prompted_training, training_loader
+from recbole_dpr.training.setup import (
+    knows_users,
+    prepare,
+    prompted_training,
+    set_threads,
+    training_loader,
+)
 from recbole_dpr.training.trainer import DPRTrainer
 
 __all__ = ["evaluate", "load", "load_data_and_model", "objective_function", "run_recbole_dpr"]
@@ -54,7 +60,8 @@ def run_recbole_dpr(
     saved : bool
         Whether weights and checkpoints are written. The rest of the run folder always is.
     resume : path, optional
-        Folder of a run that was cut off: goes on where it stood, with its own options.
+        Folder of a run that was cut off: goes on where it stood, with its own options. `model` is then the
+        class, if that was one of your own; the other arguments before `config_dict` are left out.
 
     Returns
     -------
@@ -72,6 +79,11 @@ def run_recbole_dpr(
     own_class = model if isinstance(model, type) else None
     with held():
         if resume:
+            if isinstance(model, str) or dataset or config_file_list:
+                raise DPRError(
+                    "a run that goes on takes model, data set and options from its folder: leave out model, "
+                    "dataset and config files"
+                )
             config = DPRConfig.from_run(resume, own_class, config_dict, command_line)
         else:
             config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
@@ -81,7 +93,7 @@ def run_recbole_dpr(
         # What cannot be used is refused before anything is written or trained.
         rerank_scorer(config, data.whole, [])
         if resume:
-            check_catalogue(resume, data.whole)
+            check_catalogue(resume, data.whole, knows_users(built))
         loader = training_loader(config, data, built)
         run_dir = Path(resume) if resume else new_run_dir(config)
         logger = log_to(run_dir, config["state"])
@@ -153,19 +165,21 @@ def load_data_and_model(
     Raises
     ------
     DPRError
-        If the folder is no finished run, or the data set is gone or another one.
+        If the folder is no finished run, the data set is gone or another one, or an option is given that
+        only a training can hear.
     """
     config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
     reader = config["reader"] if "reader" in config.given else None
     recommender = load(run_dir, model, config["device"], reader=reader)
-    warn_trained(config.given, config, recommender.config)
+    refuse_trained(config.given, config, recommender.config)
+    set_threads(config)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]
         recommender.model.exclude_history = config["exclude_history"]
         recommender.model.encoder.keep_in(config["text_cache_dir"])  # serving keeps nothing
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
-    recommender.catalogue.check(data.whole, run_dir)
+    recommender.catalogue.check(data.whole, run_dir, knows_users(recommender.model))
     loader = training_loader(config, data, recommender.model)
     return config, recommender.model, data.whole, loader, data.valid, data.test
 
@@ -199,7 +213,7 @@ def evaluate(
     model: type | None = None,
     command_line: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Measure a finished run again on its data set's test split, writing nothing.
+    """Measure a finished run again on its data set's test split; its folder stays as it is.
 
     Parameters
     ----------

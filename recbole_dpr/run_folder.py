@@ -14,6 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dpr import compat
 from recbole_dpr.checkpoint import (
+    BACKBONE,
     ITEM_TEXT,
     MODEL_FILE,
     load_tensors,
@@ -35,7 +36,8 @@ from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.steering import steering_of
-from recbole_dpr.naming import PREFIX, resolve_model
+from recbole_dpr.naming import resolve_model
+from recbole_dpr.options import reported_k
 
 if TYPE_CHECKING:  # a server does without RecBole's config and loaders
     from recbole_dpr.config import DPRConfig
@@ -221,7 +223,7 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
     """
     run_dir = Path(run_dir)
     options, (weights, _) = read_run_options(run_dir), load_tensors(run_dir / MODEL_FILE)
-    promptable = options["model"].startswith(PREFIX)
+    promptable = any(name.startswith(BACKBONE) for name in weights)
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
     about = {
         "model": options["model"],
@@ -241,9 +243,7 @@ def describe_run(run_dir: str | Path) -> dict[str, Any]:
             name = "DPR" if promptable else "backbone"
             for task, systems in tasks.items():
                 found = systems.get(name, {})
-                shown = [metric for metric in found if metric.startswith("ndcg@")]
-                if shown:  # else no users, or other metrics
-                    metric = "ndcg@10" if "ndcg@10" in found else shown[0]
+                if (metric := f"ndcg@{reported_k(options['topk'])}") in found:
                     about[task] = f"{metric.upper()} {found[metric]:.4f}"
         except (ValueError, KeyError, TypeError, AttributeError):
             about["metrics"] = f"{METRICS_FILE} is damaged"

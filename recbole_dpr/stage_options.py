@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
+from recbole_dpr.errors import DPRError
 from recbole_dpr.model.pretrained import learns_to_read
 
 # What a stage goes by where its own option (`stage1_epochs`) is None.
@@ -25,7 +26,6 @@ UNUSED = {
     "loss_decimal_place": (4, "losses are logged with four decimals"),
     "save_dataset": (False, "data sets are read anew"),
     "save_dataloaders": (False, "data sets are read anew"),
-    "worker": (0, "batches are made in the main process"),
 }
 
 # Options of batches of one kind alone.
@@ -55,8 +55,8 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # What the measurement of a finished run goes by; everything else it was trained with.
 MEASURED = (
-    *("model", "dataset", "data_path", "encoding", "checkpoint_dir", "show_progress", "state"),
-    *("seed", "reproducibility", "use_gpu", "gpu_id", "torch_threads", "eval_batch_size"),
+    *("model", "dataset", "data_path", "encoding", "show_progress"),
+    *("reproducibility", "use_gpu", "gpu_id", "torch_threads", "worker", "eval_batch_size"),
     *("metrics", "topk", "valid_metric", "item_text_fields", "title_field", "text_encoder"),
     *("text_batch_size", "text_max_length", "text_precision", "text_cache_dir", "reader"),
     *("phrasebook", "task_seed", "prompted_valid_size", "prompted_test_size", "strength"),
@@ -132,11 +132,14 @@ def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: boo
         )
 
 
-def warn_trained(given: Iterable[str], now: Any, run: Any) -> None:
-    """Say which options were given for the measurement of a run that only a training could hear."""
+def refuse_trained(given: Iterable[str], now: Any, run: Any) -> None:
+    """Raise a DPRError for an option that is given for the measurement of a run and only a training could hear."""
     for name in given:
         if name not in MEASURED and now[name] != run[name]:
-            _warn_idle(name, now, "a finished run is measured as it was trained")
+            raise DPRError(
+                f"{name}={now[name]}: a finished run is measured as it was trained, with {run[name]}; "
+                f"leave {name} out"
+            )
 
 
 def warn_unheard(given: dict[str, Any], causal: bool, has_positions: bool) -> None:

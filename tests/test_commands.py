@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,10 +87,12 @@ def test_flags_beside_json_lines_are_refused(capsys, run):
     assert "with - each request says its own k: leave --k out" in capsys.readouterr().err
 
 
-def test_evaluate_says_what_it_cannot_change(capsys, run, caplog):
-    said(capsys, "evaluate", run, "--n_experts=9", "--prompted_test_size=3")
-    assert "n_experts=9 does nothing: a finished run is measured as it was trained" in caplog.text
-    assert "prompted_test_size" not in caplog.text
+@pytest.mark.parametrize("option", ["n_experts=9", "MAX_ITEM_LIST_LENGTH=80", "seed=7"])
+def test_evaluate_refuses_what_only_a_training_hears(capsys, run, option):
+    assert main(["evaluate", run, f"--{option}", "--prompted_test_size=3"]) == 2
+    assert (
+        f"error: {option}: a finished run is measured as it was trained" in capsys.readouterr().err
+    )
 
 
 def feed(monkeypatch, content):
@@ -183,9 +186,17 @@ def test_json_is_utf_8_whatever_the_locale(run):
 
 def test_info_of_a_run_that_was_measured_at_another_k(capsys, run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
-    metrics = (folder / "metrics.json").read_text().replace("ndcg@10", "ndcg@5")
-    (folder / "metrics.json").write_text(metrics)
-    assert "NDCG@5 0." in said(capsys, "info", str(folder))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["tasks"] = {
+        "standard": {
+            "backbone": {"ndcg@2": 0.1, "ndcg@5": 0.2},
+            "DPR": {"ndcg@2": 0.3, "ndcg@5": 0.4},
+        }
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    options = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(re.sub(r"topk:\n(- \d+\n)+", "topk: [2, 5]\n", options))
+    assert "NDCG@5 0.4000" in said(capsys, "info", str(folder))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def test_an_option_that_takes_text_keeps_it(text):
 def test_gpu_ids_are_text_as_recbole_wants_them():
     assert config("--gpu_id=0,1")["gpu_id"] == "0,1"
     assert config(gpu_id=0)["gpu_id"] == "0"
-    assert config("--use_gpu=False")["device"].type == "cpu"
+    alone = config("--use_gpu=False", "--gpu_id=1")
+    assert (alone["device"].type, str(alone["gpu_id"])) == ("cpu", "1")
 
 
 def test_numbers_in_files_are_numbers(tmp_path):

@@ -117,6 +117,12 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tiny_config):
     assert len(folders) == 3 and all(folder.is_dir() for folder in folders)
 
 
+def test_a_run_that_goes_on_takes_no_other_model_or_data():
+    for given in ({"model": "SASRec"}, {"dataset": "tiny"}, {"config_file_list": ["a.yaml"]}):
+        with pytest.raises(DPRError, match="takes model, data set and options from its folder"):
+            run_recbole_dpr(**given, resume="saved/x")
+
+
 def test_a_new_run_does_not_take_resume_for_an_option(tiny_options):
     with pytest.raises(DPRError, match="use run_recbole_dpr"):
         run_recbole_dpr("DPR-SASRec", "tiny", config_dict=tiny_options | {"resume": "somewhere"})

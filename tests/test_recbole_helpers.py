@@ -15,6 +15,7 @@ import recbole_dpr
 import run_hyper_dpr
 from recbole_dpr.errors import DPRError
 from recbole_dpr.quick_start import evaluate, load_data_and_model
+from recbole_dpr.run_folder import describe_run
 from recbole_dpr.tuning import read_space
 
 
@@ -90,6 +91,24 @@ def test_another_data_set_of_that_name_is_noticed(trained_run, tiny_options, tmp
             "tiny",
             config_dict=options | {"backbone_checkpoint": trained_run["run_dir"]},
         )
+
+
+@pytest.mark.parametrize("model", ["HGN", "SASRec"])
+def test_a_model_with_a_vector_for_each_user_wants_the_same_users(tiny_options, model):
+    """Also where they are as many: it would measure them with the vectors of others."""
+    run = recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=tiny_options)
+    interactions = Path(tiny_options["data_path"], "tiny", "tiny.inter")
+    interactions.write_text(interactions.read_text().replace("u1\t", "u1001\t"))
+    if model == "SASRec":
+        assert evaluate(run["run_dir"])["tasks"] == run["tasks"]
+        return
+    start = tiny_options | {"backbone_checkpoint": run["run_dir"]}
+    for measured in (
+        lambda: evaluate(run["run_dir"]),
+        lambda: recbole_dpr.run_recbole_dpr("DPR-HGN", "tiny", config_dict=start),
+    ):
+        with pytest.raises(DPRError, match=r"the users of tiny in .* are not those that"):
+            measured()
 
 
 def test_a_run_is_measured_as_the_model_that_it_is(trained_run):
@@ -255,5 +274,8 @@ class OwnModel(SASRec):
 def test_a_run_of_a_class_of_ones_own_is_measured_again(tiny_options):
     result = recbole_dpr.run_recbole_dpr(OwnModel, "tiny", config_dict=tiny_options)
     assert evaluate(result["run_dir"], model=OwnModel)["tasks"] == result["tasks"]
+    about = describe_run(result["run_dir"])
+    assert about["prompts"] == "may ask for the values below"
+    assert about["positive"] == f"NDCG@10 {result['tasks']['positive']['DPR']['ndcg@10']:.4f}"
     with pytest.raises(DPRError, match="OwnModel"):
         evaluate(result["run_dir"])

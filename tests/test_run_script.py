@@ -124,7 +124,6 @@ def test_config_files_are_separated_by_spaces(calls, tmp_path):
         (["--dataset=ml100k"], "did you mean 'ml-100k'"),
         (["--config_files=nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["--nproc=2"], "not supported yet"),
-        (["--resume=saved/x", "--model=SASRec"], "--resume takes model, data set and options"),
     ],
 )
 def test_a_wrong_call_is_one_line(calls, capsys, arguments, says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ class Catalogue:
         What each attribute value may be called, its readable name first.
     facts : Facts
         What the model asks its data set for beside the number of items.
+    users_hash : str
+        Of the tokens of all users in the order of their ids; "" in older folders.
     """
 
     item_field: str
@@ -44,12 +47,18 @@ class Catalogue:
     attributes: Attributes
     called: list[list[str]]
     facts: Facts = field(default_factory=Facts)
+    users_hash: str = ""
 
     @classmethod
     def from_dataset(cls, dataset: PromptDataset, called: list[list[str]]) -> Catalogue:
         """Take the catalogue out of a built data set."""
         tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
-        return cls(dataset.iid_field, tokens, dataset.titles, dataset.attributes, called)
+        users = "\n".join(map(str, dataset.field2id_token[dataset.uid_field]))
+        users_hash = hashlib.blake2b(users.encode(), digest_size=8).hexdigest()
+        attributes = dataset.attributes
+        return cls(
+            dataset.iid_field, tokens, dataset.titles, attributes, called, users_hash=users_hash
+        )
 
     @property
     def readable(self) -> list[str]:
@@ -68,25 +77,31 @@ class Catalogue:
         """What a RecBole model takes for its data set."""
         return FactualDataset(self.facts, self.item_field, config)
 
-    def check(self, dataset: PromptDataset, run_dir: str | Path, values: bool = True) -> None:
-        """Refuse a data set whose items or values are not those that the weights of this run stand for.
+    def check(
+        self, dataset: PromptDataset, run_dir: str | Path, users: bool, values: bool = True
+    ) -> None:
+        """Refuse a data set whose items, values or users are not those that the weights of this run stand for.
 
         Parameters
         ----------
+        users : bool
+            Whether the users count: to a model with a vector for each of them.
         values : bool
             Whether the values count; to a backbone they do not.
 
         Raises
         ------
         DPRError
-            Naming which of the two differ.
+            Naming which of them differ.
         """
         here = Catalogue.from_dataset(dataset, [])
-        for what, of_run, of_data in (
-            ("items", self.tokens, here.tokens),
-            ("values of prompt_fields", self.attributes.values, here.attributes.values),
+        users = users and bool(self.users_hash)
+        for what, counts, of_run, of_data in (
+            ("items", True, self.tokens, here.tokens),
+            ("values of prompt_fields", values, self.attributes.values, here.attributes.values),
+            ("users", users, self.users_hash, here.users_hash),
         ):
-            if of_run != of_data and (values or what == "items"):
+            if counts and of_run != of_data:
                 raise DPRError(
                     f"the {what} of {dataset.dataset_name} in {dataset.config['data_path']} are not those "
                     f"that {run_dir} was trained on"
@@ -97,6 +112,7 @@ class Catalogue:
         attributes = self.attributes
         content = {
             "item_field": self.item_field,
+            "users_hash": self.users_hash,
             "values": attributes.values,
             "fields": attributes.fields,
             "called": self.called,
@@ -133,10 +149,13 @@ class Catalogue:
             raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
         attributes = Attributes(values, fields, matrix)
         facts = Facts.load(Path(path).with_name(FACTS_FILE))
-        return cls(str(content["item_field"]), tokens, titles, attributes, called, facts)
+        item_field, users_hash = str(content["item_field"]), str(content.get("users_hash", ""))
+        return cls(item_field, tokens, titles, attributes, called, facts, users_hash)
 
 
-def check_catalogue(run_dir: str | Path, dataset: PromptDataset, values: bool = True) -> None:
+def check_catalogue(
+    run_dir: str | Path, dataset: PromptDataset, users: bool, values: bool = True
+) -> None:
     """`Catalogue.check` of a run folder; one that has no catalogue yet is not checked.
 
     Raises
@@ -146,7 +165,7 @@ def check_catalogue(run_dir: str | Path, dataset: PromptDataset, values: bool = 
     """
     path = Path(run_dir) / CATALOGUE_FILE
     if path.is_file():
-        Catalogue.load(path).check(dataset, run_dir, values)
+        Catalogue.load(path).check(dataset, run_dir, users, values)
 
 
 def save_users(path: str | Path, dataset: PromptDataset) -> None:

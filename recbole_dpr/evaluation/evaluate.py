@@ -19,10 +19,10 @@ from recbole_dpr.evaluation.metrics import (
     PromptCollector,
     ndcg_gain,
     register_metrics,
-    reported_k,
 )
 from recbole_dpr.evaluation.significance import paired
 from recbole_dpr.evaluation.systems import System, baselines
+from recbole_dpr.options import reported_k
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset

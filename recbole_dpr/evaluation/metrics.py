@@ -10,7 +10,7 @@ Checked against RecBole 1.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,11 +125,6 @@ def ndcg_gain(rank: Tensor, k: int) -> Tensor:
     """
     place = rank.double().ceil()
     return torch.where(place <= k, 1 / torch.log2(place + 1), 0.0)
-
-
-def reported_k(topk: Collection[int]) -> int:
-    """Return the k of the headline: 10 where it is measured, else the largest."""
-    return 10 if 10 in topk else max(topk)
 
 
 class PromptCollector(Collector):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_dpr.evaluation.metrics import reported_k
 from recbole_dpr.evaluation.systems import sees
+from recbole_dpr.options import reported_k
 
 LOW = 0.9  # share of prompts read exactly right below which it is said what may help
 WAY_OUT = (

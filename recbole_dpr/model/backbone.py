@@ -231,19 +231,29 @@ def complete(model: Any, interaction: Interaction) -> Interaction:
     return Interaction({**interaction.interaction, **lacking}) if lacking else interaction
 
 
-@torch.no_grad()
-def set_unknown_user(model: nn.Module) -> None:
-    """Give user 0, whom no interaction trained, the mean vector of the known users.
+def user_embeddings(model: nn.Module) -> list[nn.Embedding]:
+    """The embeddings of a RecBole model that hold a vector for every user.
 
-    A new user is then nobody in particular in place of the numbers that the weights were drawn with. RecBole's models
-    keep one embedding per user under a name that says so; FPMC's is ``UI_emb``.
+    They have a name that says so; FPMC's is ``UI_emb``.
     """
+    found = []
     for owner in model.modules():
         n_users = getattr(owner, "n_users", None) or getattr(owner, "n_user", None)
         for name, users in owner.named_children():
             named = name.startswith("user") or name == "UI_emb"
             if named and isinstance(users, nn.Embedding) and users.num_embeddings == n_users:
-                users.weight[0] = users.weight[1:].mean(dim=0)
+                found.append(users)
+    return found
+
+
+@torch.no_grad()
+def set_unknown_user(model: nn.Module) -> None:
+    """Give user 0, whom no interaction trained, the mean vector of the known users.
+
+    A new user is then nobody in particular in place of the numbers that the weights were drawn with.
+    """
+    for users in user_embeddings(model):
+        users.weight[0] = users.weight[1:].mean(dim=0)
 
 
 @contextmanager

@@ -239,6 +239,8 @@ def sample_users(recommender: Any, n: int = 2000, seed: int = 0) -> np.ndarray:
     tokens = recommender.catalogue.tokens[1:]
     values = recommender.catalogue.attributes.values if recommender.takes_prompts else []
     asks = [{side: [value]} for value in values for side in ("include", "exclude")]
+    if len(asks) > n // 2:  # one user each is enough of that half
+        asks = [asks[i] for i in rng.permutation(len(asks))[: n // 2]]
 
     def some(many: int, **ask: list[str]) -> np.ndarray:
         lengths = rng.integers(5, 50, size=many)

@@ -10,11 +10,7 @@ from recbole.utils import set_color
 
 from recbole_dpr.training.stages import Stage
 
-PROMPTED = (
-    "ndcg@10",
-    "satisfied@10",
-    "violation@10",
-)  # shown of a prompted validation, where measured
+PROMPTED = ("ndcg", "satisfied", "violation")  # shown of a prompted validation, where measured
 
 
 @dataclass(frozen=True)
@@ -25,11 +21,14 @@ class EpochLog:
     ----------
     logger, tensorboard, wandb
         As the trainer has them.
+    k : int
+        Of the figures of a prompted validation.
     """
 
     logger: Any
     tensorboard: Any
     wandb: Any
+    k: int
 
     def begin(self, stage: Stage) -> None:
         """Say what a stage is about to train."""
@@ -44,7 +43,8 @@ class EpochLog:
         """Report an epoch, a row of the trainer's ``history`` that was compared by `metric`."""
         valid = row["valid"]
         if verbose:
-            shown = dict.fromkeys([metric, *(PROMPTED if stage.prompted else ())])
+            prompted = (f"{name}@{self.k}" for name in PROMPTED if stage.prompted)
+            shown = dict.fromkeys([metric, *prompted])
             figures = ", ".join(f"{name} {valid[name]:.4f}" for name in shown if name in valid)
             trained = row["train_seconds"]
             self.logger.info(

@@ -25,7 +25,7 @@ from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.tasks import validation_tasks
 from recbole_dpr.data.windows import WindowLoader
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.backbone import Backbone
+from recbole_dpr.model.backbone import Backbone, user_embeddings
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import learns_to_read
@@ -45,8 +45,7 @@ def prepare(config: DPRConfig) -> tuple[Splits, Phrasebook, Any]:
         As `load_data`, `Phrasebook.load` and `build_model`.
     """
     compat.undo_anomaly_detection()
-    if config["torch_threads"]:
-        torch.set_num_threads(config["torch_threads"])
+    set_threads(config)
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
     n_items = data.whole.item_num - 1
@@ -56,6 +55,17 @@ def prepare(config: DPRConfig) -> tuple[Splits, Phrasebook, Any]:
         )
     phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     return data, phrasebook, build_model(config, data, phrasebook)
+
+
+def set_threads(config: Any) -> None:
+    """Give torch the threads that option `torch_threads` says."""
+    if config["torch_threads"]:
+        torch.set_num_threads(config["torch_threads"])
+
+
+def knows_users(model: Any) -> bool:
+    """Whether a model has a vector for each user, so that it can only be asked for those of its data set."""
+    return bool(user_embeddings(model))
 
 
 def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
@@ -75,12 +85,13 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
         model = recbole_model(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model
     if config["backbone_checkpoint"]:
-        check_catalogue(config["backbone_checkpoint"], data.whole, values=False)
+        users = knows_users(backbone)
+        check_catalogue(config["backbone_checkpoint"], data.whole, users, values=False)
         weights = backbone_weights(config["backbone_checkpoint"], config["trust_checkpoint"])
         load_weights(backbone, weights, config["backbone_checkpoint"])
     if config["checkpoint"]:
         path = Path(config["checkpoint"]) / MODEL_FILE
-        check_catalogue(config["checkpoint"], data.whole)
+        check_catalogue(config["checkpoint"], data.whole, knows_users(backbone))
         weights = load_tensors(path)[0]
         if isinstance(model, DPR):  # of this run's item_text_fields and text_encoder
             weights[ITEM_TEXT] = model.semantic.item_text

@@ -19,6 +19,7 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
 from recbole_dpr.model.backbone import Backbone, set_unknown_user
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.options import reported_k
 from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
 from recbole_dpr.training.epoch_log import EpochLog
 from recbole_dpr.training.resume import (
@@ -194,7 +195,9 @@ class DPRTrainer(Trainer):
         show_progress: bool,
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
-        log = EpochLog(self.logger, self.tensorboard, self.wandblogger)
+        log = EpochLog(
+            self.logger, self.tensorboard, self.wandblogger, reported_k(self.config["topk"])
+        )
         if verbose and not first_epoch:
             log.begin(stage)
         for epoch in range(first_epoch, stage.options.epochs):

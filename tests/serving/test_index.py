@@ -71,6 +71,11 @@ def test_an_index_of_another_run_of_the_same_data_is_refused(trained_run, recomm
         recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(other, kind, users))
 
 
+@pytest.mark.parametrize("n", [4, 7, 100])  # fewer than there are values to ask for and against
+def test_as_many_users_are_made_up_as_are_asked_for(recommender, n):
+    assert sample_users(recommender, n).shape == (n, recommender.item_vectors().shape[1])
+
+
 def test_everything_can_be_asked_for(trained_run, recommender):
     vectors = recommender.item_vectors()
     quick = recbole_dpr.load(trained_run["run_dir"], index=FaissIndex.build(vectors, "exact"))

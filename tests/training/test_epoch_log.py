@@ -23,6 +23,6 @@ def test_where_the_best_epoch_is_worth_a_word(caplog, best, schedule, says):
     caplog.set_level("INFO")
     options = SimpleNamespace(epochs=len(best), schedule=schedule)
     stage = Stage(1, "pre-training", options, [], len, [], False)
-    log = EpochLog(logging.getLogger(), None, None)
+    log = EpochLog(logging.getLogger(), None, None, 10)
     log.end(stage, [{"best": value} for value in best])
     assert says in caplog.text and bool(caplog.text) == bool(says)
