@@ -34,7 +34,7 @@ from asking import histories_of
 from recbole_dpr import load
 from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.data.prompts import one_hot
+from recbole_dpr.data.prompts import multi_hot
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import read_run_options, write_json
 from recbole_dpr.serving.recommender import Recommender
@@ -105,7 +105,7 @@ def measure(
     heard, deaf = [], []
     for request in requests:
         include, exclude = (
-            one_hot([side], len(attributes))
+            multi_hot([side], len(attributes))
             for side in (request.intent.include, request.intent.exclude)
         )
         allowed = attributes.allowed(include, exclude)[0]

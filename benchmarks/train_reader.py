@@ -30,7 +30,7 @@ from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
 from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import made_prompts, one_hot
+from recbole_dpr.data.prompts import made_prompts, multi_hot
 from recbole_dpr.files import read_yaml
 from recbole_dpr.model.reader import ABSENT
 from recbole_dpr.training.averaging import RunningAverage
@@ -96,8 +96,8 @@ def exact(trainee: Trainee, data: Measured) -> dict[str, dict[str, float]]:
 
 def marks(intents: list[Intent], shown: list[int], n_values: int) -> tuple[Tensor, Tensor]:
     """Include and exclude of the shown values, two bool ``[n, shown]``."""
-    include = one_hot([intent.include for intent in intents], n_values)
-    exclude = one_hot([intent.exclude for intent in intents], n_values)
+    include = multi_hot([intent.include for intent in intents], n_values)
+    exclude = multi_hot([intent.exclude for intent in intents], n_values)
     return include[:, shown], exclude[:, shown]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from recbole_dpr.errors import DPRError, did_you_mean
 from recbole_dpr.files import properties_dir, read_yaml
-from recbole_dpr.model.pretrained import reader_kind
 from recbole_dpr.options import is_number
+from recbole_dpr.readers import reader_kind
 
 # Figures of a ranking that this package adds to RecBole's.
 OWN_METRICS = ("satisfied", "violation")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dpr.arguments import HelpFormatter, Parser, exit_status
-from recbole_dpr.errors import DPRError
+from recbole_dpr.errors import DPRError, some_of
 
 EXAMPLES = """\
 examples:
@@ -23,6 +23,7 @@ examples:
   python -m recbole_dpr recommend saved/DPR-SASRec-... - < requests.jsonl > answers.jsonl
   python -m recbole_dpr serve saved/DPR-SASRec-...
 """
+SHOWN = 40  # values, of what may be thousands; --json has them all
 READER = "who reads the prompts in place of the run's own reader: shipped, large, or files; several decide together"
 
 
@@ -223,7 +224,9 @@ def info(flags: argparse.Namespace) -> int:
         _print_json(about)
         return 0
     for name, value in about.items():
-        print(f"{name:>12}: {', '.join(value) if isinstance(value, list) else value}")
+        if isinstance(value, list):
+            value = some_of(value, SHOWN) + f" ({len(value)} in all)" * (len(value) > SHOWN)
+        print(f"{name:>12}: {value}")
     return 0
 
 

@@ -37,9 +37,9 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
-from recbole_dpr.model.pretrained import NAMES, reader_names
 from recbole_dpr.naming import check_dataset, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
+from recbole_dpr.readers import NAMES, reader_names
 from recbole_dpr.stage_options import StageOptions, warn_overruled
 
 # What RecBole's Config and this one derive from the options; never written to a run folder.

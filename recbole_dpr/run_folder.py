@@ -33,11 +33,11 @@ from recbole_dpr.files import (
     read_yaml,
 )
 from recbole_dpr.model.build import build_dpr, make_encoder
-from recbole_dpr.model.pretrained import learns_to_read, reader_kind
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.steering import steering_of
 from recbole_dpr.naming import resolve_model
 from recbole_dpr.options import reported_k
+from recbole_dpr.readers import learns_to_read, reader_kind
 
 if TYPE_CHECKING:  # a server does without RecBole's config and loaders
     from recbole_dpr.config import DPRConfig

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
+from recbole_dpr.checks import compared_system
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.pretrained import learns_to_read
+from recbole_dpr.readers import learns_to_read
 
 # What a stage goes by where its own option (`stage1_epochs`) is None.
 FALLBACKS = {
@@ -40,7 +41,7 @@ JOINT = (
 
 
 def _reranks(options: Any) -> bool:
-    return any(str(name).startswith("rerank_") for name in options["compare"])
+    return any(compared_system(name)[0] == "rerank" for name in options["compare"])
 
 
 # Options of DPR that others can leave without effect: when they have one, and why not.

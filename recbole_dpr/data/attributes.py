@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recbole_dpr.data.atomic import AtomicFile
@@ -102,6 +104,23 @@ class Attributes:
     def items_of(self) -> Tensor:
         """The items of every value, bool ``[V, n_items]``."""
         return self.matrix.T.contiguous()
+
+    @cached_property
+    def n_values_of(self) -> Tensor:
+        """How many values each item has, long ``[n_items]``."""
+        return self.matrix.sum(dim=1)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """The sum of the weights ``[batch, V]`` of each item's values: float ``[batch, n_items]``.
+
+        Exact for whole numbers below 2**24.
+        """
+        return torch.from_numpy(self._sparse @ weights.float().numpy().T).T
+
+    @cached_property
+    def _sparse(self) -> Any:
+        """The matrix without its zeros: an item has a few of what may be thousands of values."""
+        return csr_array(self.matrix.numpy(), dtype=np.float32)
 
     def _has_any(self, values: Tensor) -> Tensor:
         items_of = self.items_of.to(values.device)

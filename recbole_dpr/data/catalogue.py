@@ -13,7 +13,7 @@ import numpy as np
 from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.dataset import PromptDataset
 from recbole_dpr.data.facts import FACTS_FILE, Facts, FactualDataset
-from recbole_dpr.data.prompts import one_hot
+from recbole_dpr.data.prompts import multi_hot
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import write_text
 
@@ -138,7 +138,7 @@ class Catalogue:
             content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             values = [str(value) for value in content["values"]]
             items = content["items"]
-            matrix = one_hot([has for _, _, has in items], len(values))
+            matrix = multi_hot([has for _, _, has in items], len(values))
             tokens = [str(token) for token, _, _ in items]
             titles = [str(title) for _, title, _ in items]
             fields = list(content["fields"])

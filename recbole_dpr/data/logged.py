@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recbole_dpr.data.atomic import AtomicFile
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.data.prompts import one_hot
+from recbole_dpr.data.prompts import multi_hot
 from recbole_dpr.errors import DPRError, did_you_mean
 
 SUFFIX = "prompt"
@@ -133,4 +133,4 @@ class LoggedIntents:
     def of(cls, logged: Sequence[tuple[str, Intent]], n_values: int) -> LoggedIntents:
         """From the prompts of a data set, every intent known."""
         sides = ([getattr(i, side) for _, i in logged] for side in ("include", "exclude"))
-        return cls(*(one_hot(side, n_values) for side in sides))
+        return cls(*(multi_hot(side, n_values) for side in sides))

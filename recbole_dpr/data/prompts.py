@@ -52,15 +52,15 @@ class PromptTable:
     @cached_property
     def include(self) -> Tensor:
         """Wanted values, bool ``[n_prompts, V]``."""
-        return one_hot([intent.include for intent in self.intents], self.n_values)
+        return multi_hot([intent.include for intent in self.intents], self.n_values)
 
     @cached_property
     def exclude(self) -> Tensor:
         """Unwanted values, bool ``[n_prompts, V]``."""
-        return one_hot([intent.exclude for intent in self.intents], self.n_values)
+        return multi_hot([intent.exclude for intent in self.intents], self.n_values)
 
 
-def one_hot(rows: Sequence[Sequence[int]], n_values: int) -> Tensor:
+def multi_hot(rows: Sequence[Sequence[int]], n_values: int) -> Tensor:
     """Bool ``[n, n_values]`` from the indices that are true in each row."""
     marks = torch.zeros(len(rows), n_values, dtype=torch.bool)
     times = torch.tensor([len(row) for row in rows], dtype=torch.long)

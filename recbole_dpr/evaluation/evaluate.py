@@ -12,7 +12,9 @@ from recbole.evaluator import DataStruct, Evaluator
 from torch import Tensor
 
 from recbole_dpr.evaluation.batches import prompted_batches, score_prompted
-from recbole_dpr.evaluation.metrics import (
+from recbole_dpr.evaluation.significance import paired
+from recbole_dpr.evaluation.systems import System, baselines
+from recbole_dpr.metrics import (
     DECIMALS,
     METRICS,
     PER_USER,
@@ -20,8 +22,6 @@ from recbole_dpr.evaluation.metrics import (
     ndcg_gain,
     register_metrics,
 )
-from recbole_dpr.evaluation.significance import paired
-from recbole_dpr.evaluation.systems import System, baselines
 from recbole_dpr.options import reported_k
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recbole_dpr.evaluation.evaluate import PARTS
-from recbole_dpr.evaluation.metrics import DECIMALS
+from recbole_dpr.metrics import DECIMALS
 
 if TYPE_CHECKING:
     from recbole_dpr.data.prompts import PromptTable

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from recbole_dpr.data.intent import in_words
 from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
-from recbole_dpr.evaluation.metrics import average_rank, top_items
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
 from recbole_dpr.evaluation.systems import described, filter_
 from recbole_dpr.evaluation.tables import (
@@ -27,6 +26,7 @@ from recbole_dpr.evaluation.tables import (
     sliced,
 )
 from recbole_dpr.files import write_text
+from recbole_dpr.metrics import average_rank, top_items
 
 if TYPE_CHECKING:
     from recbole_dpr.data.dataset import PromptDataset

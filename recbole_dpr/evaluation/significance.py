@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.metrics import ndcg_gain
+from recbole_dpr.metrics import ndcg_gain
 
 
 def paired(ranks_by_system: Mapping[str, Any], reference: str, k: int) -> dict[str, dict[str, Any]]:

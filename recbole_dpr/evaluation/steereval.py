@@ -19,8 +19,8 @@ from torch import Tensor
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.tasks import PromptedTask
 from recbole_dpr.evaluation.batches import prompted_batches
-from recbole_dpr.evaluation.metrics import DECIMALS
 from recbole_dpr.evaluation.systems import System
+from recbole_dpr.metrics import DECIMALS
 
 if TYPE_CHECKING:
     from recbole_dpr.data.attributes import Attributes

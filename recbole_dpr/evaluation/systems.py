@@ -213,14 +213,14 @@ def calibrated_filter(batch: PromptedBatch) -> Tensor:
     """
     # log P(item) up to the softmax's normaliser, which shifts a whole row and so no order in it.
     calibrated = batch.logits.double()
-    matrix = batch.attributes.matrix.double()
-    draws = [(batch.include, matrix.sum(dim=1).expand(len(calibrated), -1))]
+    draws = [(batch.include, batch.attributes.n_values_of.expand(len(calibrated), -1))]
     if batch.history is not None and batch.exclude.any():
-        counts = history_counts(batch.attributes, batch.history.cpu()).double()
-        draws.append((batch.exclude, counts @ (1 - matrix).T))
+        counts = history_counts(batch.attributes, batch.history.cpu())
+        has = batch.attributes.weighted(counts)
+        draws.append((batch.exclude, counts.sum(dim=1, keepdim=True) - has))
     for side, many in draws:
         asked = side.any(dim=1, keepdim=True)
-        calibrated = calibrated - (asked * many.clamp(min=1).log()).to(calibrated.device)
+        calibrated = calibrated - (asked * many.clamp(min=1).double().log()).to(calibrated.device)
     return sort_by_intent(batch, whole_numbers(calibrated))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recbole_dpr.data.draws import KINDS
 from recbole_dpr.evaluation.batches import prompted_batches
-from recbole_dpr.evaluation.metrics import average_rank, ndcg_gain
 from recbole_dpr.evaluation.systems import PromptedBatch
+from recbole_dpr.metrics import average_rank, ndcg_gain
 from recbole_dpr.options import reported_k
 from recbole_dpr.text.encoder import item_vectors
 

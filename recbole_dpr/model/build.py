@@ -9,17 +9,9 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import (
-    LEARNED,
-    SHIPPED_STATES,
-    find_reader,
-    kind_of,
-    learns_to_read,
-    make_reader,
-    reader_kind,
-    reader_names,
-)
+from recbole_dpr.model.pretrained import SHIPPED_STATES, find_reader, make_reader
 from recbole_dpr.model.steering import Scores, steering_of
+from recbole_dpr.readers import LEARNED, kind_of, learns_to_read, reader_kind, reader_names
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.adapted import ENCODER, AdaptedEncoder, header
 from recbole_dpr.text.bert import BertEncoder, is_plain_bert

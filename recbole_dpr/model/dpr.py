@@ -20,12 +20,13 @@ from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
 from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
-from recbole_dpr.model.pretrained import make_reader, reader_names
+from recbole_dpr.model.pretrained import make_reader
 from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.model.reading import read_texts
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.readers import reader_names
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 

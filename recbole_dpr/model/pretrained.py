@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_dpr.errors import DPRError, did_you_mean
+from recbole_dpr.errors import DPRError
 from recbole_dpr.files import replacing
 from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.readers import WAY_OUT, kind_of
 from recbole_dpr.text.adapted import DOWN, ENCODER, LORA, UP, WEIGHTS
 from recbole_dpr.text.mentions import Mentions
 
-LEARNED = ("trained", "pooled")  # in stage 2
 SIZE = 128
 # The layer of the bundled encoder whose states a reader over it takes: its embeddings. Those above it are the reader's own.
 SHIPPED_STATES = 0
@@ -30,55 +30,6 @@ SPELLED_AMONG_MANY = 0.75  # in place of SPELLED; see docs/experiments.md
 READER_FILE = Path(__file__).with_name("reader.safetensors")
 LARGE_READER_FILE = Path(__file__).with_name("large_reader.safetensors")
 FILES = {"shipped": READER_FILE, "large": LARGE_READER_FILE}
-NAMES = (*FILES, *LEARNED)
-WAY_OUT = f"reader takes one of {', '.join(NAMES)}, or a file that benchmarks/train_reader.py wrote"
-
-
-def reader_names(config: Any) -> list[str]:
-    """The readers that option `reader` names, "" for the default."""
-    asked = config["reader"]
-    return [str(name) for name in asked] if isinstance(asked, (list, tuple)) else [str(asked or "")]
-
-
-def reader_kind(config: Any) -> str:
-    """Where a run's reader comes from; of several readers the first one's `kind_of`.
-
-    Raises
-    ------
-    DPRError
-        If there is no such reader, or several of which one is learned.
-    """
-    kinds = [kind_of(name, config) for name in reader_names(config)]
-    if not kinds:
-        raise DPRError(f"reader=[] names none: {WAY_OUT}")
-    if len(kinds) > 1 and {*kinds} & {*LEARNED}:
-        raise DPRError(f"readers that decide together come trained: {kinds} do not")
-    return kinds[0]
-
-
-def kind_of(name: str, config: Any) -> str:
-    """Where a reader comes from: "shipped", "file", "trained" or "pooled".
-
-    The first two come trained, each with the text encoder that it reads; "trained" and "pooled" are learned in
-    stage 2 from what `text_encoder` makes of prompts.
-
-    Raises
-    ------
-    DPRError
-        If there is no such reader.
-    """
-    if not name:
-        return "trained" if config["text_encoder"] else "shipped"
-    if name == "shipped" or name in LEARNED:
-        return name
-    if name in FILES or name.endswith(".safetensors"):
-        return "file"
-    raise DPRError(f"there is no reader {name!r}{did_you_mean(name, NAMES)}; {WAY_OUT}")
-
-
-def learns_to_read(config: Any) -> bool:
-    """Whether a run trains its reader."""
-    return reader_kind(config) in LEARNED
 
 
 def find_reader(name: str) -> Path:

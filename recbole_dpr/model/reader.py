@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
@@ -95,7 +97,12 @@ class PromptReader(nn.Module):
         found = weight @ content
         whole = (content * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         best = match.amax(dim=-1, keepdim=True)
-        logits = self.judge(torch.cat([found, whole[:, None].expand_as(found), best], dim=-1))
+        # Its first layer sees ``[found ; whole ; best]``; what is the same for all values is multiplied once.
+        first: Any = self.judge[0]
+        size = content.shape[-1]
+        of_found, of_whole, of_best = first.weight.split([size, size, 1], dim=1)
+        seen = found @ of_found.T + (whole @ of_whole.T + first.bias)[:, None] + best @ of_best.T
+        logits = self.judge[1:](seen)
         if self.doubt and owners is not None:
             logits[..., ABSENT] += self.doubt * ~own.any(dim=-1)
         return logits

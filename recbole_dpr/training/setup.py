@@ -28,8 +28,8 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone, user_embeddings
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.recbole_model import recbole_model
+from recbole_dpr.readers import learns_to_read
 from recbole_dpr.stage_options import warn_unheard
 from recbole_dpr.training.validation import PromptedTraining
 

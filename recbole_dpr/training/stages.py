@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.build import aligns
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import learns_to_read
 from recbole_dpr.model.semantic import NEVER
+from recbole_dpr.readers import learns_to_read
 from recbole_dpr.stage_options import StageOptions
 from recbole_dpr.training.validation import PromptedTraining
 
@@ -89,7 +90,7 @@ class Stage:
 
 
 class FrozenParts:
-    """The frozen backbone's part in every window, computed once where it fits into memory.
+    """The frozen backbone's part in every window, computed at the first call where all fit into memory.
 
     Parameters
     ----------
@@ -100,26 +101,32 @@ class FrozenParts:
     """
 
     def __init__(self, model: DPR, loader: WindowLoader) -> None:
-        self.model = model
-        self._kept: Tensor | None = None
+        self.model, self.loader = model, loader
         size = 4 * loader.n_windows * (loader.length * model.backbone.size or model.n_items)
-        if size <= STATES_LIMIT:
-            # In a fixed order: a resumed run must find the same bits, and they depend on the batch.
-            for some in torch.arange(loader.n_windows).split(STATES_AT_ONCE):
-                part = self._compute(loader.windows(some)).cpu()
-                if self._kept is None:
-                    self._kept = part.new_empty(loader.n_windows, *part.shape[1:])
-                self._kept[some] = part
+        self.keeps = size <= STATES_LIMIT
 
     def __call__(self, batch: Interaction) -> Tensor:
         """`DPR.backbone_part` of a batch of windows."""
-        if self._kept is None:
+        if not self.keeps:
             return self._compute(batch)
         return self._kept[batch[WINDOW].cpu()].to(self.model.device)
 
+    @cached_property
+    def _kept(self) -> Tensor:
+        # In a fixed order: a resumed run must find the same bits, and they depend on the batch.
+        windows = torch.arange(self.loader.n_windows).split(STATES_AT_ONCE)
+        kept = torch.empty(0)
+        for some in windows:
+            part = self._compute(self.loader.windows(some)).cpu()
+            if not len(kept):
+                kept = part.new_empty(self.loader.n_windows, *part.shape[1:])
+            kept[some] = part
+        return kept
+
     @torch.no_grad()
     def _compute(self, batch: Interaction) -> Tensor:
-        return self.model.backbone_part(batch.to(self.model.device))
+        with torch.autocast(self.model.device.type, enabled=False):  # they stand for all epochs
+            return self.model.backbone_part(batch.to(self.model.device))
 
 
 def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:

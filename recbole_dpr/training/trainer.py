@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recbole_dpr.checkpoint import ITEM_TEXT, MODEL_FILE, load_tensors, load_weights, save_tensors
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.metrics import DECIMALS, PromptCollector, register_metrics
+from recbole_dpr.metrics import DECIMALS, PromptCollector, register_metrics
 from recbole_dpr.model.backbone import Backbone, set_unknown_user
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.options import reported_k

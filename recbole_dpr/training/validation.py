@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask
-from recbole_dpr.evaluation.metrics import PromptCollector
+from recbole_dpr.metrics import PromptCollector
 
 Result = dict[str, float]
 Evaluate = Callable[[Any], Result]

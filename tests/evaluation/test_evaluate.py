@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +15,7 @@ from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 
 from recbole_dpr.compat import bridge_numpy
+from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.evaluate import evaluate_tasks
 from recbole_dpr.evaluation.systems import filter_
@@ -43,19 +44,6 @@ class PromptedSplit(SequentialDataset):
         part.inter_feat.interaction["prompt_id"] = prompt_ids
         part.inter_feat.length = len(rows)
         return part
-
-
-@dataclass
-class Attributes:
-    fields: list[str]
-    matrix: torch.Tensor
-
-    def allowed(self, include, exclude):
-        carries = include.float() @ self.matrix.float().T > 0
-        return (carries | ~include.any(dim=1, keepdim=True)) & ~self.forbidden(exclude)
-
-    def forbidden(self, exclude):
-        return exclude.float() @ self.matrix.float().T > 0
 
 
 Prompts = make_dataclass("Prompts", ["include", "exclude"])
@@ -131,7 +119,7 @@ def world(tmp_path_factory):
     test = loader._dataset
     matrix = torch.rand(test.item_num, 5) < 0.4
     matrix[0] = False
-    test.attributes = Attributes(["genre"] * 5, matrix)
+    test.attributes = Attributes(list("abcde"), ["genre"] * 5, matrix)
     # Prompts 1-5 want a value, 6-10 rule one out, 11-15 do both; 0 asks for nothing.
     value, none = torch.eye(5).bool(), torch.zeros(5, 5).bool()
     include = torch.cat([none[:1], value, none, value])

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.metrics import average_rank, ndcg_gain
 from recbole_dpr.evaluation.significance import holm, paired, paired_p, pooled, seed_interval
+from recbole_dpr.metrics import average_rank, ndcg_gain
 
 
 def test_holm_on_a_worked_example():

@@ -1,10 +1,9 @@
 """Each compared system against rankings worked out by hand."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 
+from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.evaluation.systems import (
     ABOVE,
     PromptedBatch,
@@ -15,22 +14,6 @@ from recbole_dpr.evaluation.systems import (
     post_filter,
     whole_numbers,
 )
-
-
-@dataclass
-class Attributes:
-    """Stand-in for the data room's class, straight from its contract."""
-
-    fields: list[str]
-    matrix: torch.Tensor
-
-    def allowed(self, include, exclude):
-        carries = include.float() @ self.matrix.float().T > 0
-        return (carries | ~include.any(dim=1, keepdim=True)) & ~self.forbidden(exclude)
-
-    def forbidden(self, exclude):
-        return exclude.float() @ self.matrix.float().T > 0
-
 
 # Values: comedy, drama, war (genre) and 90s (decade). Item 0 is the padding.
 MATRIX = torch.tensor(
@@ -43,7 +26,7 @@ MATRIX = torch.tensor(
         [1, 0, 0, 0],
     ]
 ).bool()
-ATTRIBUTES = Attributes(fields=["genre"] * 3 + ["decade"], matrix=MATRIX)
+ATTRIBUTES = Attributes(["comedy", "drama", "war", "90s"], ["genre"] * 3 + ["decade"], MATRIX)
 COMEDY, DRAMA, WAR = 0, 1, 2
 
 
@@ -91,7 +74,7 @@ def test_filter_keeps_every_order_and_every_tie_of_the_backbone(spread):
     scores[:, 1] = 5e6  # makes the row's range large
     matrix = torch.rand(n_items, 1, generator=generator) < 0.3
     matrix[0] = False
-    attributes = Attributes(["genre"], matrix)
+    attributes = Attributes(["comedy"], ["genre"], matrix)
     include = torch.ones(4, 1).bool()
     filtered = filter_(PromptedBatch(scores, include, torch.zeros(4, 1).bool(), attributes))
 

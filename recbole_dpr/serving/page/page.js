@@ -7,6 +7,7 @@ const turns = [...document.querySelectorAll(".turn")];
 const titles = new Map();
 const WAIT = 60; // ms after the last key before the server is asked
 const K = 10; // items a list shows at most
+const SHOWN_VALUES = 40; // of what may be thousands; the others are a click away
 let state = { history: [], prompt: ["", ""], strength: 1, exclude_history: false };
 let trained = false; // whether the run left histories out when it was trained
 let shown = K; // fewer where there are fewer items
@@ -220,7 +221,13 @@ async function start() {
   const [one, two, three] = about.values.map((value) => value.replaceAll("_", " "));
   if (two) turns[0].placeholder = `${one}, but no ${two}`;
   if (three) turns[1].placeholder = `no ${one}, rather ${three}`;
-  $("values").textContent = about.values.join(", ") || "this model takes no prompts";
+  const others = about.values.slice(SHOWN_VALUES);
+  $("values").textContent = about.values.slice(0, SHOWN_VALUES).join(", ") || "this model takes no prompts";
+  if (others.length) {
+    const rest = make("details", "");
+    rest.append(make("summary", `and ${others.length} more`), others.join(", "));
+    $("values").append(rest);
+  }
   $("user-label").hidden = !users.length;
   users.forEach(({ user, history }) => {
     const option = make("option", `${user} (${history.length} items)`);

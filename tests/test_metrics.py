@@ -7,7 +7,7 @@ from recbole.evaluator import Collector, Evaluator, register
 
 from recbole_dpr.compat import bridge_numpy
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.metrics import (
+from recbole_dpr.metrics import (
     METRICS,
     PromptCollector,
     average_rank,
