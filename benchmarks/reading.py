@@ -35,7 +35,7 @@ SEED = 2026
 
 def exact(model: DPR, prompts: PromptTable) -> dict[str, float]:
     """Share of the prompts of each kind whose intent is read exactly; precision and recall of all values."""
-    include, exclude = (side.bool() for side in model.read(prompts.texts[1:]))
+    include, exclude = model.read(prompts.texts[1:])
     wanted, rejected = prompts.include[1:], prompts.exclude[1:]
     right = (include == wanted).all(dim=1) & (exclude == rejected).all(dim=1)
     by_kind: dict[str, list[bool]] = defaultdict(list)

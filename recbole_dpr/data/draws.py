@@ -89,7 +89,7 @@ def target_intents(
     -------
     where : BoolTensor ``[B, L]``
         The n targets that got an intent.
-    include, exclude : FloatTensor ``[n, V]``
+    include, exclude : BoolTensor ``[n, V]``
     """
     device = targets.device
     item_lists, targets = item_lists.cpu(), targets.cpu()
@@ -108,7 +108,7 @@ def target_intents(
     asked = include.any(dim=1) | exclude.any(dim=1)
     where = where.clone()
     where[where.clone()] = asked
-    return where.to(device), include[asked].float().to(device), exclude[asked].float().to(device)
+    return where.to(device), include[asked].to(device), exclude[asked].to(device)
 
 
 def _marks(values: Tensor, n_values: int) -> Tensor:

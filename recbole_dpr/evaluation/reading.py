@@ -47,7 +47,7 @@ def reading(
     for task in tasks:
         if task.phrases not in ("unseen", "train", "hard") or not len(task.prompt_ids):
             continue
-        read = [side.cpu().bool() for side in model.read_prompts(task.prompt_ids)]
+        read = [side.cpu() for side in model.read_prompts(task.prompt_ids)]
         meant = [side[task.prompt_ids] for side in (prompts.include, prompts.exclude)]
         wrong = (read[0] != meant[0]).any(dim=1) | (read[1] != meant[1]).any(dim=1)
         right = round(1 - float(wrong.double().mean()), DECIMALS)

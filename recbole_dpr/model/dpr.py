@@ -122,25 +122,21 @@ class DPR(SequentialRecommender):
         # A reader that has learned since reads anew.
         reader = stamp(self.reader.parameters())
         if (texts, reader) != self._heard:
-            self._heard, self._intents = (texts, reader), self._read(texts)
+            self._heard, self._intents = (texts, reader), self.read(texts)
 
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What texts ask for: include and exclude, two float ``[n, V]`` of zeros and ones.
+        """What texts ask for: include and exclude, two bool ``[n, V]``.
 
         A blank text asks for nothing.
         """
-        include, exclude = self._read(texts)
-        return include.float(), exclude.float()
-
-    def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         readers = [(self.encoder, self.reader), *self.other_readers]
         include, exclude = read_texts(texts, readers, self.mentions)
         return include.to(self.device), exclude.to(self.device)
 
     def read_prompts(self, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prompts of these ids ask for, two float ``[n, V]``; nothing for id 0."""
+        """What the prompts of these ids ask for, two bool ``[n, V]``; nothing for id 0."""
         include, exclude = self._intents
-        return include[prompt_ids].float(), exclude[prompt_ids].float()
+        return include[prompt_ids], exclude[prompt_ids]
 
     def router_weights(self, include: Tensor, exclude: Tensor) -> Tensor:
         """The router's weights for intents ``[n, V]``: ``[n, n_experts]``."""
@@ -175,7 +171,7 @@ class DPR(SequentialRecommender):
         items : LongTensor ``[B, L]``
         where : BoolTensor ``[B, L]``
             The n positions that have a prompt.
-        include, exclude : Tensor ``[n, V]``
+        include, exclude : BoolTensor ``[n, V]``
 
         Returns
         -------
@@ -297,7 +293,7 @@ class DPR(SequentialRecommender):
             Its `backbone_part`.
         where : BoolTensor ``[B, L]``
             The n targets.
-        include, exclude : Tensor ``[n, V]``
+        include, exclude : BoolTensor ``[n, V]``
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
         states = part if self.backbone.size else self.states(items)

@@ -22,9 +22,10 @@ class IntentEmbedding(nn.Module):
         nn.init.normal_(self.polarity.weight, std=0.5)
 
     def forward(self, include: Tensor, exclude: Tensor) -> Tensor:
-        """Vectors ``[n, size]`` from two ``[n, V]``."""
-        sides = torch.stack([include.amax(dim=1), exclude.amax(dim=1)], dim=1)
-        return self.values(torch.cat([include, exclude], dim=1)) + self.polarity(sides)
+        """Vectors ``[n, size]`` from two bool ``[n, V]``."""
+        sides = torch.stack([include.any(dim=1), exclude.any(dim=1)], dim=1)
+        values = torch.cat([include, exclude], dim=1)
+        return self.values(values.float()) + self.polarity(sides.float())
 
 
 class Router(nn.Module):

@@ -133,7 +133,7 @@ def upper_layer(size: int) -> nn.TransformerEncoderLayer:
 
 
 def read_intents(*logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Decide which values are wanted and unwanted, two float ``[B, V]`` of zeros and ones.
+    """Decide which values are wanted and unwanted, two bool ``[B, V]``.
 
     Several readers, each with its logits ``[B, V, 3]``, decide by the mean of their log-probabilities.
 
@@ -144,4 +144,4 @@ def read_intents(*logits: Tensor) -> tuple[Tensor, Tensor]:
     if len(logits) > 1:
         together = torch.stack(logits).log_softmax(dim=-1).mean(dim=0)
     said = together.argmax(dim=-1)
-    return (said == INCLUDE).float(), (said == EXCLUDE).float()
+    return said == INCLUDE, said == EXCLUDE

@@ -86,11 +86,11 @@ class SemanticSpace(nn.Module):
         return self.items()[:, : self.part]
 
     def forward(self, include: Tensor, exclude: Tensor) -> Tensor:
-        """The direction of an intent in the semantic part, ``[n, part]`` from two ``[n, V]``.
+        """The direction of an intent in the semantic part, ``[n, part]`` from two bool ``[n, V]``.
 
         Zero for the empty intent.
         """
-        return (self.wanted(include) + self.unwanted(exclude))[:, : self.part]
+        return (self.wanted(include.float()) + self.unwanted(exclude.float()))[:, : self.part]
 
     def alignment_loss(self, items: Tensor, matrix: Tensor) -> Tensor:
         """Squared distance of the dot products from the log-likelihoods of single wishes.

@@ -35,7 +35,7 @@ class Asked:
     ----------
     ids : sequence of sequence of int
         The known items of each history, oldest first.
-    intents : (Tensor ``[n, V]``, Tensor ``[n, V]``)
+    intents : (BoolTensor ``[n, V]``, BoolTensor ``[n, V]``)
         What is wanted and what is rejected.
     strength : float
     exclude_history : bool

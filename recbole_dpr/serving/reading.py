@@ -48,7 +48,7 @@ class PromptMemory:
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What prompts ask for, two float ``[n, V]`` of zeros and ones.
+        """What prompts ask for, two bool ``[n, V]``.
 
         Parameters
         ----------
@@ -71,9 +71,10 @@ class PromptMemory:
         wanted, rejected = (
             self._chosen(n, v) for n, v in (("include", include), ("exclude", exclude))
         )
-        if bool((wanted * rejected).any()):
+        if bool((wanted & rejected).any()):
             raise DPRError("include and exclude have a value in common")
-        found = torch.zeros(2, len(prompts), len(wanted), device=self.model.device)
+        shape = (2, len(prompts), len(wanted))
+        found = torch.zeros(shape, dtype=torch.bool, device=self.model.device)
         if any(texts):
             unique = list(dict.fromkeys(texts))
             place = {text: i for i, text in enumerate(unique)}
@@ -97,12 +98,12 @@ class PromptMemory:
                 missing = [text for text in texts if text not in readings]
                 if missing:
                     with torch.inference_mode():
-                        both = torch.stack(self.model.read(missing), dim=1).bool()
+                        both = torch.stack(self.model.read(missing), dim=1)
                     # Each a copy: a view would keep what was read along with it.
                     fresh = [reading.clone() for reading in both]
                     self._remember(dict(zip(missing, fresh, strict=True)))
                     readings |= zip(missing, fresh, strict=True)
-        return torch.stack([readings[text] for text in texts], dim=1).float()
+        return torch.stack([readings[text] for text in texts], dim=1)
 
     def _remembered(self, texts: list[str]) -> dict[str, Tensor]:
         with self._lock:
@@ -118,14 +119,14 @@ class PromptMemory:
                 self._known.popitem(last=False)
 
     def _chosen(self, side: str, values: Sequence[str] | None) -> Tensor:
-        chosen = torch.zeros(len(self.model.attributes))
+        chosen = torch.zeros(len(self.model.attributes), dtype=torch.bool)
         for value in [] if values is None else texts_in(values, side, "attribute values"):
             known = self._names.get(value, self._names.get(value.casefold()))
             if known is None:
                 there = self.model.attributes.values
                 hint = did_you_mean(value, there) or f"; there are {some_of(there)}"
                 raise DPRError(f"{side} holds {value!r}, which is no attribute value{hint}")
-            chosen[known] = 1
+            chosen[known] = True
         return chosen
 
 
@@ -148,5 +149,4 @@ def texts_of(row: int, prompt: Prompt) -> list[str]:
 
 def _overruled(before: Tensor, after: Tensor) -> Tensor:
     """Intents ``[2, ..., V]`` of two turns in one: the later turn wins where they differ."""
-    kept = before * (1 - after.flip(0))
-    return torch.maximum(kept, after.expand_as(kept))
+    return (before & ~after.flip(0)) | after

@@ -222,16 +222,16 @@ def test_a_remembered_prompt_does_not_wait_for_one_that_is_being_read():
         if "slow" in texts:
             begun.set()
             assert answered.wait(20)
-        return torch.ones(len(texts), 1), torch.zeros(len(texts), 1)
+        return torch.ones(len(texts), 1).bool(), torch.zeros(len(texts), 1).bool()
 
     memory = PromptMemory(reading_model(["red"], read), ["red"])
     memory.intents(["known"])
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(memory.intents, ["slow"]) for _ in range(2)]
         assert begun.wait(20)
-        assert memory.intents(["known"])[0].tolist() == [[1.0]]
+        assert memory.intents(["known"])[0].tolist() == [[True]]
         answered.set()
-        assert [found.result()[0].tolist() for found in slow] == [[[1.0]]] * 2
+        assert [found.result()[0].tolist() for found in slow] == [[[True]]] * 2
     assert asked == ["known", "slow"]  # each once, whoever asks
 
 
