@@ -73,7 +73,8 @@ def search(argv: Sequence[str]) -> int:
     best = tuning.params2result[tuning.params2str(tuning.best_params)]
     print(f"their validation: {best['best_valid_result']}")
     print(f"their test: {best['test_result']}")
-    print(f"their run: {best['run_dir']}")
+    run = best["run_dir"]
+    print(f"their run: {run} (without weights; --resume={run} of run_recbole_dpr.py trains them)")
     return 0
 
 

@@ -160,7 +160,8 @@ def _check_metrics(options: Mapping[str, Any]) -> None:
         if not parts or parts[1].lower() not in allowed or int(parts[2]) not in topk:
             example = f"{metrics[0]}@{topk[0]}"
             raise DPRError(
-                f"{name} takes one of metrics at one of topk, such as {example}, not {value!r}"
+                f"{name} takes one of metrics at one of topk, such as {example}, not {value!r}: set it, or let "
+                "metrics and topk have it"
             )
 
 

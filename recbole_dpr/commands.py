@@ -177,6 +177,8 @@ def _as_text(response: dict[str, Any], request: dict[str, Any]) -> str:
         lines.append(f"read as: {in_words(response['read']) or 'nothing that can be steered'}")
     if response["skipped"]:
         lines.append(f"{response['skipped']} unknown items of the history were skipped")
+    if not response["items"]:
+        lines.append("no item is left: all stand in the history, which is excluded")
     for place, row in enumerate(response["items"], start=1):
         line = f"{place:3}  {row['score']:8.3f}  {row['item']:>8}  {row['title']}"
         if "base" in row:

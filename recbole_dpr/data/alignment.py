@@ -16,6 +16,7 @@ from recbole_dpr.text.mentions import Mentions
 
 # Of an epoch at least: one pass over a small catalogue is over sooner than a validation.
 STEPS = 280
+VALUES_A_STEP = 5  # at most: each value has a direction of its own to learn
 PROMPTS_AT_ONCE = 64
 
 
@@ -41,12 +42,15 @@ class AlignmentBatch:
 
 
 class AlignmentLoader:
-    """Yields the catalogue as often as makes `STEPS` batches, in an order that depends on (seed, epoch) alone.
+    """Yields the catalogue as often as makes `STEPS` batches, more where there are thousands of values.
+
+    The order depends on (seed, epoch) alone.
 
     Parameters
     ----------
     n_items : int
         Padding item included, which is never yielded.
+    n_values : int
     batch_size, seed : int
     prompts : PromptTable, optional
         Made prompts, each of which an epoch sees once, or more often where they are fewer than its steps.
@@ -58,6 +62,7 @@ class AlignmentLoader:
     def __init__(
         self,
         n_items: int,
+        n_values: int,
         batch_size: int,
         seed: int,
         prompts: PromptTable | None,
@@ -65,7 +70,8 @@ class AlignmentLoader:
         mentions: Mentions,
     ) -> None:
         self.n_items, self.batch_size, self.seed = n_items - 1, batch_size, seed
-        self._passes = math.ceil(STEPS * batch_size / self.n_items)
+        steps = max(STEPS, n_values // VALUES_A_STEP)
+        self._passes = math.ceil(steps * batch_size / self.n_items)
         self._prompts: tuple[Tensor, ...] | None = None
         if prompts is not None:
             texts = prompts.texts[1:]

@@ -70,6 +70,12 @@ class AtomicFile:
                     self._fail(f"{cells} cells under {len(self.columns)} columns", number)
                 yield number, line
 
+    def cells(self, column: str) -> Iterator[tuple[int, str]]:
+        """Number and text of every cell of a column."""
+        place = list(self.columns).index(column)
+        for number, line in self.rows():
+            yield number, line.rstrip("\n").split(self._separator)[place]
+
     def _lines(self) -> Iterator[str]:
         try:
             with open(self._path, encoding=self._encoding) as file:

@@ -23,6 +23,7 @@ from recbole_dpr.errors import DPRError, did_you_mean
 PROMPTABLE = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 # Marks of a list that was not taken apart. The comma of "Creams,_Gels" or "1,000" is of the value itself.
 UNCUT = re.compile(r"[|;]|,(?![_\d])")
+UNCUT_TOKEN = re.compile(r"[|;]")  # a single value may hold any comma
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Attributes:
             used = np.flatnonzero(has.any(axis=0))
             used = used[used != 0]  # 0 pads a short list, or stands for a missing value
             found = [str(tokens[i]) for i in used]
-            if dataset.field2type[field] == FeatureType.TOKEN_SEQ:
-                _warn_of_lists(field, found, dataset.config["seq_separator"])
+            _warn_of_lists(field, found, dataset.field2type[field], dataset.config["seq_separator"])
             values += found
             sources += [field] * len(used)
             columns.append(has[:, used])
@@ -150,7 +150,8 @@ def attribute_ids(dataset: Dataset, field: str) -> np.ndarray:
     if field not in columns:
         raise DPRError(
             f"the items of {dataset.dataset_name} have no column {field!r}"
-            f"{did_you_mean(field, columns)}; {_choice(dataset)}"
+            + (f"; several are written [{field}]" if "," in field else did_you_mean(field, columns))
+            + f"; {_choice(dataset)}"
         )
     if dataset.field2type[field] not in PROMPTABLE:
         raise DPRError(
@@ -185,12 +186,17 @@ def _choice(dataset: Dataset) -> str:
     return f"the token and token_seq columns of {path} are {names}"
 
 
-def _warn_of_lists(field: str, values: Sequence[str], separator: str) -> None:
-    """Say where what should be lists seems to have another separator."""
-    uncut = [value for value in values if UNCUT.search(value)]
+def _warn_of_lists(field: str, values: Sequence[str], kind: FeatureType, separator: str) -> None:
+    """Say where what should be lists seems to have another separator, or a type that is no list."""
+    is_list = kind == FeatureType.TOKEN_SEQ
+    uncut = [value for value in values if (UNCUT if is_list else UNCUT_TOKEN).search(value)]
     if uncut:
+        way_out = (
+            f"in a token_seq column {separator!r} stands between values; write it so, or set seq_separator"
+            if is_list
+            else f"make it {field}:token_seq, and set seq_separator to what stands between values"
+        )
         getLogger().warning(
             f"{len(uncut)} of the {len(values)} values of column {field!r} look like lists, or pieces of them, "
-            f"such as {uncut[0]!r}: in a token_seq column {separator!r} stands between values; write it so, or "
-            "set seq_separator"
+            f"such as {uncut[0]!r}: {way_out}"
         )

@@ -14,7 +14,7 @@ from recbole.utils import FeatureSource
 
 from recbole_dpr.compat import process_group_of_one
 from recbole_dpr.data.atomic import AtomicFile
-from recbole_dpr.errors import DPRError
+from recbole_dpr.errors import DPRError, some_of
 
 # Options that name columns of the .inter file, and the types that these must have there.
 TYPES = {
@@ -27,6 +27,10 @@ TYPES = {
 BACKWARDS = 0.01
 # Where fewer take no time (51 % of ml-100k, whose users rate films by the page), the order of most is known.
 LEVEL = 0.9
+# What pandas takes for an empty cell.
+MISSING = frozenset(
+    ("#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
+)
 QUOTES = "take away double quotes at the beginning of its cells"
 
 
@@ -85,7 +89,8 @@ class CheckedDataset(SequentialDataset):
         """
         if self._get_load_and_unload_col(source)[0] == set():  # RecBole: load nothing
             return None
-        lines = sum(1 for _ in AtomicFile(filepath, self.config).rows())
+        file = AtomicFile(filepath, self.config)
+        lines = sum(1 for _ in file.rows())
         if not lines:
             raise DPRError(f"{filepath} holds no rows, its columns alone")
         try:
@@ -93,12 +98,34 @@ class CheckedDataset(SequentialDataset):
         except pd.errors.ParserError as error:
             raise DPRError(f"{filepath} cannot be read ({error}): {QUOTES}") from error
         except ValueError as error:  # words in a column of numbers
-            raise DPRError(f"{filepath} cannot be read: {error}") from error
+            place = self._no_number(file) or f": {error}"
+            raise DPRError(f"{filepath} cannot be read{place}") from error
         if table is not None and len(table) < lines:
             raise DPRError(f"{filepath}: {lines} lines became {len(table)} rows; {QUOTES}")
         if table is not None and source == FeatureSource.ITEM and self.iid_field in table:
             self._say_of_twins(filepath, table[self.iid_field])
+            self._say_of_missing(filepath, file)
         return table
+
+    def _no_number(self, file: AtomicFile) -> str:
+        """The first cell that is no number in a column of numbers."""
+        for name, kind in file.columns.items():
+            for number, cell in file.cells(name) if kind == "float" else ():
+                if not _is_number(cell.strip()):
+                    times = "; times are numbers that grow" * (name == self.time_field)
+                    return f", line {number}: {name} holds {cell!r}, which is no number{times}"
+        return ""
+
+    def _say_of_missing(self, path: str, file: AtomicFile) -> None:
+        for name in self.config["prompt_fields"]:
+            if name in file.columns:
+                cells = (cell.strip() for _, cell in file.cells(name))
+                found = [cell for cell in cells if cell in MISSING]
+                if found:
+                    self.logger.warning(
+                        f"{len(found)} cells of column {name!r} of {path} hold a word that stands for an empty cell "
+                        f"(such as {found[0]!r}): these items have no value there; if it is one, write it otherwise"
+                    )
 
     def _say_of_twins(self, path: str, items: pd.Series) -> None:
         again = items[items.duplicated()]
@@ -122,13 +149,27 @@ class CheckedDataset(SequentialDataset):
                 f"{self.time_field} (TIME_FIELD), and so no place in a history: fill it in or leave them out"
             )
 
-    def _filter_inter_by_user_or_item(self) -> None:
-        before = len(self.inter_feat)
-        super()._filter_inter_by_user_or_item()
-        if len(self.inter_feat) < before:
+    def _filter_nan_user_or_item(self) -> None:
+        """As RecBole's, which takes out other rows where one lacks its user and a later one its item."""
+        without = self.inter_feat[[self.uid_field, self.iid_field]].isna().any(axis=1)
+        if without.any():
+            lines = some_of([str(n) for n in np.flatnonzero(without) + 2])
             self.logger.warning(
-                f"{before - len(self.inter_feat)} of {before} interactions are left out, because their item (or user) has no row "
-                f"in {self.dataset_name}.item (or .user); --filter_inter_by_user_or_item=False keeps them"
+                f"{int(without.sum())} interactions without a user or an item are left out (lines {lines} of "
+                f"{self.dataset_name}.inter; {', '.join(sorted(MISSING))} count as empty)"
+            )
+            self.inter_feat = self.inter_feat[~without].reset_index(drop=True)
+        super()._filter_nan_user_or_item()
+
+    def _filter_inter_by_user_or_item(self) -> None:
+        before = self.inter_feat[[self.uid_field, self.iid_field]].copy()
+        super()._filter_inter_by_user_or_item()
+        if len(self.inter_feat) < len(before):
+            user, item = before.loc[before.index.difference(self.inter_feat.index)[0]]
+            self.logger.warning(
+                f"{len(before) - len(self.inter_feat)} of {len(before)} interactions are left out, because their item (or "
+                f"user) has no row in {self.dataset_name}.item (or .user), such as item {item!r} (user {user!r}); "
+                "--filter_inter_by_user_or_item=False keeps them"
             )
 
     def _normalize(self) -> None:
@@ -162,3 +203,11 @@ class CheckedDataset(SequentialDataset):
                 "apart may share, and leaves these in the order of the file; for the true order, sort "
                 f"{self.dataset_name}.inter by {self.time_field}"
             )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return cell in MISSING
+    return True

@@ -115,6 +115,10 @@ class PromptDataset(CheckedDataset):
                 f"an interaction of {self.dataset_name} came with the prompt {unknown[0]!r}, which {path} "
                 "does not hold"
             )
+        many = int((self.inter_feat[LOGGED_FIELD] > 0).sum())
+        self.logger.info(
+            f"{many} interactions came with one of the {len(tokens)} prompts of {path.name}"
+        )
         return [("", Intent()), *(prompts[token] for token in tokens)]
 
     def data_augmentation(self) -> None:

@@ -21,6 +21,7 @@ from recbole_dpr.errors import DPRError
 
 # Of the training targets: where fewer were taken before, histories need not be recommended again.
 REPEATS = 0.01
+TRIES = 20  # to mask something in a batch of very short histories
 
 
 class PrefixLoader:
@@ -64,8 +65,30 @@ class PrefixLoader:
         return math.ceil(len(self._rows) / self._step)
 
     def __iter__(self) -> Iterator[Interaction]:
+        """A batch in which chance has masked nothing that counts is masked anew, and left out in the end.
+
+        RecBole's loss would divide by zero: nothing counts that is masked at the first place.
+
+        Raises
+        ------
+        DPRError
+            If nothing is left.
+        """
+        left_out = 0
         for rows in np.split(self._rows, range(self._step, len(self._rows), self._step)):
-            yield self._batches.collate_fn(rows)
+            for _ in range(TRIES):
+                batch = self._batches.collate_fn(rows)
+                masked = batch.interaction.get(self.config["MASK_INDEX"])
+                if masked is None or (masked > 0).any():
+                    yield batch
+                    break
+            else:
+                left_out += 1
+        if left_out == len(self):
+            raise DPRError(
+                f"the histories of {self.dataset.dataset_name} are too short to be masked: {self.config['model']} needs "
+                "users with five interactions, two of which are for validation and test"
+            )
 
 
 @dataclass(frozen=True)

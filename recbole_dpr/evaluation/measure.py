@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,13 +68,15 @@ def measure(
         logged = known_intents(split.logged, model.read if promptable else None)
         task = logged_task(split, logged, prompts, seed, n_rows)
         tasks += [task] if len(task.rows) else []
+        getLogger().info(f"{len(task.rows)} of {len(split)} test interactions came with a prompt")
     steering = steering_tasks(split, phrasebook, prompts, seed, n_users) if n_users else []
     if promptable:
         model.set_prompts(prompts.texts)
     extra, tuned = _compared(config, valid, model, phrasebook, split, prompts)
     metrics, ranks = evaluate_tasks(model, tasks, config, split, prompts, extra=extra)
     if promptable:
-        metrics["reading"] = reading(model, tasks, prompts, split.attributes.values)
+        known = [task for task in tasks if labelled or task.phrases != "logged"]
+        metrics["reading"] = reading(model, known, prompts, split.attributes.values)
     if tuned:
         metrics["tuned"] = tuned
     if any(len(task.rows) for task in steering):  # none where all items have all values

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recbole_dpr.model.dpr import DPR
 
 MISREAD = 4  # prompts of each task that are shown
+HARD_VALUES, MOST = 3, 0.5  # values that are named, misread in more than this share of the prompts
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def reading(
     model : DPR
         To which `set_prompts` has given the prompts.
     tasks : sequence of PromptedTask
-        Logged ones, whose intents may be what the model read, are left out.
+        Logged ones must have intents that the data set says, not ones that the model has read.
     prompts : PromptTable
     values : sequence of str
         The attribute values by number.
@@ -40,27 +41,34 @@ def reading(
     dict
         ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
         ``misread``: a few unseen prompts that are not, each with ``task``, ``prompt``, ``meant`` and
-        ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``.
+        ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``; ``hard_values``: those that
+        are misread in most unseen prompts that mean them, the worst first.
     """
     exact: dict[str, dict[str, float]] = {}
     misread: list[dict[str, Any]] = []
+    times = torch.zeros(2, len(values))  # that a value is meant, and misread
     for task in tasks:
-        if task.phrases not in ("unseen", "train", "hard") or not len(task.prompt_ids):
+        if task.phrases not in PARTS or not len(task.prompt_ids):
             continue
         read = [side.cpu() for side in model.read_prompts(task.prompt_ids)]
         meant = [side[task.prompt_ids] for side in (prompts.include, prompts.exclude)]
         wrong = (read[0] != meant[0]).any(dim=1) | (read[1] != meant[1]).any(dim=1)
         right = round(1 - float(wrong.double().mean()), DECIMALS)
         exact.setdefault(PARTS[task.phrases], {})[task.name] = right
-        if task.phrases != "unseen":
+        if task.phrases not in ("unseen", "logged"):
             continue
+        for side, known in zip(read, meant, strict=True):
+            times += torch.stack([known.sum(dim=0), (known & ~side).sum(dim=0)])
         texts: dict[str, int] = {}  # each once
         for row in wrong.nonzero()[:, 0].tolist():
             texts.setdefault(prompts.texts[task.prompt_ids[row]], row)
         for text, row in list(texts.items())[:MISREAD]:
             said = {"meant": _named(meant, row, values), "read": _named(read, row, values)}
             misread.append({"task": task.name, "prompt": text, **said})
-    return {"exact": exact, "misread": misread}
+    share = times[1] / times[0].clamp(min=1)
+    worst = share.argsort(descending=True, stable=True)[:HARD_VALUES].tolist()
+    hard_values = [values[value] for value in worst if share[value] > MOST]
+    return {"exact": exact, "misread": misread, "hard_values": hard_values}
 
 
 def _named(sides: Sequence[Tensor], row: int, values: Sequence[str]) -> dict[str, list[str]]:

@@ -232,7 +232,7 @@ def write_report(
             "## Reading",
             READING,
             exact_table(read["exact"]),
-            *read_more(read["exact"]["tasks"]),
+            *read_more(read),
         ]
     if metrics.get("significance"):
         parts += ["## More than chance?", SIGNIFICANCE, significance_table(metrics["significance"])]
@@ -242,6 +242,8 @@ def write_report(
         parts += ["## Result on hard phrases", HARD, figures_table(hard, k)]
     if logged:
         parts += ["## Result on logged prompts", LOGGED, figures_table(logged, k)]
+        if exact := read["exact"].get("tasks_logged"):
+            parts.append(f"Read exactly right: {exact['logged']:.1%}.")
     if metrics["slices"]:
         parts += ["## On habit and off habit (unseen phrases)", SLICES]
         parts += [figures_table(sliced(metrics["slices"]), k)]
@@ -280,7 +282,7 @@ def _picture(title: str, plots: Mapping[str, Path]) -> str:
 def _line(dataset: PromptDataset, item: int, satisfies: bool) -> str:
     attributes = dataset.attributes
     values = [attributes.values[v] for v in attributes.matrix[item].nonzero().flatten().tolist()]
-    return f"{'✓ ' * satisfies}{dataset.titles[item]} ({', '.join(values)})"
+    return f"{'✓ ' * satisfies}{dataset.titles[item]}" + f" ({', '.join(values)})" * bool(values)
 
 
 def _examples_page(names: Mapping[str, Any], examples: Sequence[Example], steered: bool) -> str:

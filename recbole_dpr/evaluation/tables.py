@@ -27,9 +27,10 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         between_tasks = "\n" if row[0] != above[0] else ""
         lines.append(between_tasks + "  ".join(cells).rstrip())
-    read = metrics.get("reading", {}).get("exact", {}).get("tasks")
-    if read:
-        shares = ", ".join(f"{task} {share:.1%}" for task, share in read.items())
+    read = metrics.get("reading", {"exact": {}})
+    if "tasks" in read["exact"]:
+        exact = {**read["exact"]["tasks"], **read["exact"].get("tasks_logged", {})}
+        shares = ", ".join(f"{task} {share:.1%}" for task, share in exact.items())
         lines += ["", f"Read exactly right: {shares}", *read_more(read)]
     if "delta_auc" in metrics:
         up, down = metrics["delta_auc"]["increase"], metrics["delta_auc"]["decrease"]
@@ -38,9 +39,15 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read_more(exact: Mapping[str, float]) -> list[str]:
-    """What may help, in a line, where few prompts of a task were read exactly right."""
-    return [WAY_OUT] if min(exact.values()) < LOW else []
+def read_more(reading: Mapping[str, Any]) -> list[str]:
+    """What may help, where few prompts of a task were read exactly right."""
+    lines = [WAY_OUT] if min(reading["exact"]["tasks"].values()) < LOW else []
+    if hard := reading.get("hard_values"):  # records of before do not have them
+        lines.append(
+            f"Most often misread: {', '.join(hard)}; another name may help, in a phrasebook of your own "
+            "(docs/phrasebooks.md)."
+        )
+    return lines
 
 
 def _rows(
@@ -90,6 +97,7 @@ def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
     rows += [
         [names[part], *(f"{shares[kind]:.1%}" if kind in shares else "-" for kind in kinds)]
         for part, shares in exact.items()
+        if part in names
     ]
     return _markdown(rows, words=1)
 

@@ -71,8 +71,8 @@ class PromptMemory:
         wanted, rejected = (
             self._chosen(n, v) for n, v in (("include", include), ("exclude", exclude))
         )
-        if bool((wanted & rejected).any()):
-            raise DPRError("include and exclude have a value in common")
+        for both in (wanted & rejected).nonzero()[:1, 0].tolist():
+            raise DPRError(f"{self.model.attributes.values[both]!r} is both wanted and rejected")
         shape = (2, len(prompts), len(wanted))
         found = torch.zeros(shape, dtype=torch.bool, device=self.model.device)
         if any(texts):

@@ -19,7 +19,7 @@ Texts = list  # of strings
 
 # Name: (types, default, what a wrong value is told). `prompt` is checked by the recommender.
 FIELDS: dict[str, tuple[tuple[type, ...], Any, str]] = {
-    "history": ((Texts,), None, "a list of item tokens, oldest first"),
+    "history": ((Texts,), None, "a list of item tokens (texts), oldest first"),
     "prompt": ((str, list, type(None)), None, "a text, null or a list of texts (turns)"),
     "k": ((int,), 10, "a whole number"),
     "strength": ((int, float), 1.0, "a number"),

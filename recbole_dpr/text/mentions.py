@@ -63,6 +63,10 @@ class Mentions:
                     break
             at += 1
 
+    def whole(self, text: str) -> int:
+        """The value that a text names and no more says of ("Nike", "westerns."), else `NOBODY`."""
+        return NOBODY if text.rstrip().endswith("?") else self._owners.get(_words(text), NOBODY)
+
     def owners(self, texts: Sequence[str], encoder: TextEncoder) -> Tensor:
         """The value in whose name each token stands, `NOBODY` for the others: long ``[n, longest]``.
 

@@ -10,6 +10,7 @@ from recbole.utils import set_color
 
 from recbole_dpr.training.stages import Stage
 
+GAIN = 0.02  # of an epoch at the end of a stage, above which more of them may be better
 PROMPTED = ("ndcg", "satisfied", "violation")  # shown of a prompted validation, where measured
 
 
@@ -64,5 +65,14 @@ class EpochLog:
         which = f"stage {stage.number} ({stage.title})"
         if not any(best):
             self.logger.info(f"{which} found nothing better than what it began with, which is kept")
-        elif best[-1] and len(best) > 1 and stage.options.schedule == "constant":
+        elif best[-1] and len(best) > 1 and self._still_gains(stage, rows):
             self.logger.info(f"{which} was best in its last epoch: more of them may be better")
+
+    @staticmethod
+    def _still_gains(stage: Stage, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """At a rate that has fallen to nothing the last epoch is often the best, by little."""
+        if stage.options.schedule == "constant":
+            return True
+        metric = stage.options.valid_metric.lower()
+        before, last = (row["valid"].get(metric, 0.0) for row in rows[-2:])
+        return abs(last - before) > GAIN * abs(before)

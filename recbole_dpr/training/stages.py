@@ -182,15 +182,14 @@ def alignment_stage(
 
 def alignment_loader(config: Any, model: DPR, training: PromptedTraining) -> AlignmentLoader:
     """Items with their values, and made prompts where the reader is trained too."""
-    prompts = None
+    prompts, n_values = None, len(model.attributes)
     if learns_to_read(config):
         rng = np.random.default_rng(config["task_seed"])
-        n_values = len(model.attributes)
         size = config["reader_prompts"]
         prompts = made_prompts(training.phrasebook, n_values, size, rng)
     size = config.stage(2).batch_size
     return AlignmentLoader(
-        model.n_items, size, config["seed"], prompts, model.encoder, model.mentions
+        model.n_items, n_values, size, config["seed"], prompts, model.encoder, model.mentions
     )
 
 

@@ -30,7 +30,7 @@ def task(kind, phrases, *ids):
 
 def hears_wishes_alone(prompts):
     def read(ids):
-        return prompts.include[ids].float(), torch.zeros(len(ids), 2)
+        return prompts.include[ids], torch.zeros(len(ids), 2).bool()
 
     return SimpleNamespace(read_prompts=read)
 
@@ -48,12 +48,21 @@ def test_the_share_read_exactly_right_and_what_is_not(prompts):
     assert found["exact"] == {
         "tasks": {"positive": 1.0, "compound": 0.25},
         "tasks_hard_phrases": {"negative": 0.0},
+        "tasks_logged": {"logged": 0.0},
     }
-    assert [row["prompt"] for row in found["misread"]] == ["a comedy, no war", "never war"]
+    assert found["hard_values"] == ["war"]  # misread each time, where comedy never is
+    assert [row["prompt"] for row in found["misread"]] == [
+        "a comedy, no war",
+        "never war",
+        "never war",  # logged
+    ]
     assert in_words(found["misread"][0]["meant"]) == "include comedy; exclude war"
     assert in_words(found["misread"][1]["read"]) == ""
 
 
 def test_a_line_says_what_may_help_where_little_is_read():
-    assert not read_more({"positive": 0.98, "negative": 0.9})
-    assert "--reader=[shipped,large]" in read_more({"positive": 0.98, "compound": 0.69})[0]
+    assert not read_more({"exact": {"tasks": {"positive": 0.98, "negative": 0.9}}})
+    exact = {"tasks": {"positive": 0.98, "compound": 0.69}}
+    larger, named = read_more({"exact": exact, "hard_values": ["All", "New"]})
+    assert "--reader=[shipped,large]" in larger
+    assert "misread: All, New; another name may help" in named

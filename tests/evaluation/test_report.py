@@ -257,9 +257,9 @@ def test_examples_show_what_was_ranked_before_and_after(model):
         assert example.rank_before == target
         assert example.rank_after == (target / 2 if target % 2 == 0 else 5 + (target + 1) / 2)
         assert example.before == [
-            "title 1 ()",
+            "title 1",
             "✓ title 2 (Comedy)",
-            "title 3 ()",
+            "title 3",
             "✓ title 4 (Comedy)",
         ]
         assert example.after == [f"✓ title {item} (Comedy)" for item in (2, 4, 6, 8)]
@@ -274,7 +274,7 @@ def test_examples_do_not_show_what_is_never_recommended():
 
     (example, *_) = collect_examples(Excluding(), TASKS, CONFIG, Catalogue(), PROMPTS, k=4)
     assert len(example.before) == 4
-    assert example.after == ["✓ title 2 (Comedy)", "title 1 ()"]
+    assert example.after == ["✓ title 2 (Comedy)", "title 1"]
 
 
 def test_examples_are_drawn_without_looking_at_the_scores():

@@ -167,7 +167,7 @@ def test_values_can_be_asked_for_without_words(recommender):
             recommender.recommend([HISTORY], [None], **{side: ["rde"]})
         with pytest.raises(DPRError, match=f"{side} must be a list of attribute values"):
             recommender.recommend([HISTORY], [None], **{side: "red"})
-    with pytest.raises(DPRError, match="include and exclude have a value in common"):
+    with pytest.raises(DPRError, match="'red' is both wanted and rejected"):
         recommender.recommend([HISTORY], [None], include=["red"], exclude=["red"])
 
 

@@ -42,6 +42,23 @@ def test_the_longest_name_that_stands_there_is_found(mentions, text, found):
     assert [(text[begin:end], value) for begin, end, value in mentions.spans(text)] == found
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Hair styling tools.", 1),
+        ("a berry", 2),
+        ("kids!", 4),
+        ("new", 6),
+        ("berry?", NOBODY),
+        ("no berry", NOBODY),
+        ("berry berry", NOBODY),
+        ("", NOBODY),
+    ],
+)
+def test_a_text_that_is_a_name_and_nothing_else(mentions, text, value):
+    assert mentions.whole(text) == value
+
+
 @pytest.mark.parametrize("kind", [TextEncoder, BertEncoder])
 def test_tokens_belong_to_the_value_whose_name_they_spell(mentions, kind):
     encoder = kind(max_length=16)

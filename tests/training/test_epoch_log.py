@@ -21,8 +21,18 @@ from recbole_dpr.training.stages import Stage
 )
 def test_where_the_best_epoch_is_worth_a_word(caplog, best, schedule, says):
     caplog.set_level("INFO")
-    options = SimpleNamespace(epochs=len(best), schedule=schedule)
-    stage = Stage(1, "pre-training", options, [], len, [], False)
-    log = EpochLog(logging.getLogger(), None, None, 10)
-    log.end(stage, [{"best": value} for value in best])
+    say_of_the_end(schedule, [{"best": value, "valid": {"ndcg@10": 0.2}} for value in best])
     assert says in caplog.text and bool(caplog.text) == bool(says)
+
+
+@pytest.mark.parametrize(("last", "says"), [(0.203, False), (0.21, True)])
+def test_a_stage_that_still_gains_at_the_end_is_too_short(caplog, last, says):
+    caplog.set_level("INFO")
+    say_of_the_end("cosine", [{"best": True, "valid": {"ndcg@10": x}} for x in (0.1, 0.2, last)])
+    assert ("was best in its last epoch: more of them may be better" in caplog.text) == says
+
+
+def say_of_the_end(schedule, rows):
+    options = SimpleNamespace(epochs=len(rows), schedule=schedule, valid_metric="NDCG@10")
+    stage = Stage(1, "pre-training", options, [], len, [], False)
+    EpochLog(logging.getLogger(), None, None, 10).end(stage, rows)

@@ -230,6 +230,21 @@ def test_a_plain_model_that_is_not_causal_trains_on_prefixes(options):
     }
 
 
+@pytest.mark.parametrize("kept", [4, 5])  # interactions of each user
+def test_a_model_that_masks_trains_on_short_histories_or_says_why_not(options, data_path, kept):
+    """RecBole's loss is 0 / 0 where nothing is masked that counts."""
+    file = data_path / "tiny" / "tiny.inter"
+    head, *rows = file.read_text().splitlines()
+    rows = [row for row in rows if float(row.split("\t")[2]) <= kept]
+    file.write_text("\n".join([head, *rows]) + "\n")
+    options |= {"epochs": 1}
+    if kept == 5:
+        run_recbole_dpr("BERT4Rec", "tiny", config_dict=options)
+        return
+    with pytest.raises(DPRError, match="too short to be masked: BERT4Rec needs users with five"):
+        run_recbole_dpr("BERT4Rec", "tiny", config_dict=options)
+
+
 def test_a_trained_reader_learns_to_read(options):
     longer = {"reader": "trained", "reader_prompts": 1000, "stage2_epochs": 8}
     result = run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options | longer)
