@@ -181,6 +181,16 @@ class DPRConfig(Config):
         DPRError
             If an option has no plain form, or the file cannot be written.
         """
+        options = self.to_save()
+        head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"
+        try:
+            text = head + yaml.safe_dump(options, allow_unicode=True, explicit_end=True)
+        except yaml.YAMLError as error:
+            raise DPRError(f"an option of this run is not plain yaml: {error}") from error
+        write_text(path, text)
+
+    def to_save(self) -> dict[str, Any]:
+        """The options as `to_yaml` writes them: plain, with paths in full."""
         options = {k: plain(v) for k, v in self.final_config_dict.items() if k not in DERIVED}
         root = Path(self._data_root)
         # In full where it holds the data, so that the run can be resumed from another folder.
@@ -195,12 +205,7 @@ class DPRConfig(Config):
             options["reader"] = readers if isinstance(options["reader"], list) else readers[0]
         if options["train_neg_sample_args"]["distribution"] == "none":
             options["train_neg_sample_args"] = None  # what RecBole made the "none" of
-        head = "# The options of this run. Read back by recbole_dpr; ends with three dots.\n"
-        try:
-            text = head + yaml.safe_dump(options, allow_unicode=True, explicit_end=True)
-        except yaml.YAMLError as error:
-            raise DPRError(f"an option of this run is not plain yaml: {error}") from error
-        write_text(path, text)
+        return options
 
     # What follows overrides RecBole's Config, in the order in which its __init__ calls it.
 

@@ -171,7 +171,7 @@ def load_data_and_model(
     config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
     reader = config["reader"] if "reader" in config.given else None
     recommender = load(run_dir, model, config["device"], reader=reader)
-    refuse_trained(config.given, config, recommender.config)
+    refuse_trained(config.given, config.to_save(), recommender.config)
     set_threads(config)
     if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
         recommender.model.strength = config["strength"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
@@ -56,7 +56,8 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # What the measurement of a finished run goes by; everything else it was trained with.
 MEASURED = (
-    *("model", "dataset", "data_path", "encoding", "show_progress"),
+    *("model", "dataset", "data_path", "encoding", "checkpoint_dir", "show_progress", "state"),
+    *("stage1_valid_metric", "stage2_valid_metric", "stage3_valid_metric"),
     *("reproducibility", "use_gpu", "gpu_id", "torch_threads", "worker", "eval_batch_size"),
     *("metrics", "topk", "valid_metric", "item_text_fields", "title_field", "text_encoder"),
     *("text_batch_size", "text_max_length", "text_precision", "text_cache_dir", "reader"),
@@ -133,10 +134,20 @@ def warn_overruled(given: dict[str, Any], final: dict[str, Any], promptable: boo
         )
 
 
-def refuse_trained(given: Iterable[str], now: Any, run: Any) -> None:
-    """Raise a DPRError for an option that is given for the measurement of a run and only a training could hear."""
+def refuse_trained(given: Iterable[str], now: Mapping[str, Any], run: Any) -> None:
+    """Raise a DPRError for an option that is given for the measurement of a run and only a training could hear.
+
+    Parameters
+    ----------
+    given
+        Names of options.
+    now : mapping
+        Their values, as a run folder holds them.
+    run
+        The options of the run.
+    """
     for name in given:
-        if name not in MEASURED and now[name] != run[name]:
+        if name in now and name not in MEASURED and now[name] != run[name]:
             raise DPRError(
                 f"{name}={now[name]}: a finished run is measured as it was trained, with {run[name]}; "
                 f"leave {name} out"

@@ -95,6 +95,13 @@ def test_evaluate_refuses_what_only_a_training_hears(capsys, run, option):
     )
 
 
+@pytest.mark.parametrize(
+    "heard", [["--state=error"], ["--topk=[5]", "--valid_metric=NDCG@5"], ["--checkpoint_dir=x"]]
+)
+def test_evaluate_takes_what_is_not_of_the_training_alone(capsys, run, heard):
+    assert "positive" in said(capsys, "evaluate", run, "--prompted_test_size=3", *heard)
+
+
 def feed(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
 

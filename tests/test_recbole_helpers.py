@@ -93,7 +93,7 @@ def test_another_data_set_of_that_name_is_noticed(trained_run, tiny_options, tmp
         )
 
 
-@pytest.mark.parametrize("model", ["HGN", "SASRec"])
+@pytest.mark.parametrize("model", ["HGN", "DIEN", "SASRec"])
 def test_a_model_with_a_vector_for_each_user_wants_the_same_users(tiny_options, model):
     """Also where they are as many: it would measure them with the vectors of others."""
     run = recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=tiny_options)
@@ -105,7 +105,7 @@ def test_a_model_with_a_vector_for_each_user_wants_the_same_users(tiny_options, 
     start = tiny_options | {"backbone_checkpoint": run["run_dir"]}
     for measured in (
         lambda: evaluate(run["run_dir"]),
-        lambda: recbole_dpr.run_recbole_dpr("DPR-HGN", "tiny", config_dict=start),
+        lambda: recbole_dpr.run_recbole_dpr(f"DPR-{model}", "tiny", config_dict=start),
     ):
         with pytest.raises(DPRError, match=r"the users of tiny in .* are not those that"):
             measured()
@@ -206,7 +206,7 @@ def test_the_script_finds_the_best_options(objective, capsys, tmp_path, algo):
     assert run_hyper_dpr.main([*arguments, "--max_evals=40", "--early_stop=40"]) == 0
     out = capsys.readouterr().out
     assert "best options: {'n_experts': 2, 'stage3_learning_rate': 0.003}" in out
-    assert "their run: saved/1\n" in out
+    assert "their run: saved/1 (without weights" in out
     assert all(options["model"] == "DPR-SASRec" for options in objective)
     tried = {(o["stage3_learning_rate"], o["n_experts"]) for o in objective}
     if algo == "exhaustive":

@@ -64,6 +64,7 @@ class CheckedDataset(SequentialDataset):
         self._check_columns(interactions, TYPES)
         if items.is_file():
             self._check_columns(items, ["ITEM_ID_FIELD"])
+        self._interactions = interactions
         super()._load_data(token, dataset_path)
 
     def _check_columns(self, path: Path, options: Iterable[str]) -> None:
@@ -98,7 +99,7 @@ class CheckedDataset(SequentialDataset):
         except pd.errors.ParserError as error:
             raise DPRError(f"{filepath} cannot be read ({error}): {QUOTES}") from error
         except ValueError as error:  # words in a column of numbers
-            place = self._no_number(file) or f": {error}"
+            place = self._no_number(file, source) or f": {error}"
             raise DPRError(f"{filepath} cannot be read{place}") from error
         if table is not None and len(table) < lines:
             raise DPRError(f"{filepath}: {lines} lines became {len(table)} rows; {QUOTES}")
@@ -107,10 +108,12 @@ class CheckedDataset(SequentialDataset):
             self._say_of_missing(filepath, file)
         return table
 
-    def _no_number(self, file: AtomicFile) -> str:
-        """The first cell that is no number in a column of numbers."""
+    def _no_number(self, file: AtomicFile, source: Any) -> str:
+        """The first cell that is no number in a column of numbers that is read."""
+        load, unload = self._get_load_and_unload_col(source)
         for name, kind in file.columns.items():
-            for number, cell in file.cells(name) if kind == "float" else ():
+            is_read = (load is None or name in load) and name not in (unload or ())
+            for number, cell in file.cells(name) if kind == "float" and is_read else ():
                 if not _is_number(cell.strip()):
                     times = "; times are numbers that grow" * (name == self.time_field)
                     return f", line {number}: {name} holds {cell!r}, which is no number{times}"
@@ -153,7 +156,8 @@ class CheckedDataset(SequentialDataset):
         """As RecBole's, which takes out other rows where one lacks its user and a later one its item."""
         without = self.inter_feat[[self.uid_field, self.iid_field]].isna().any(axis=1)
         if without.any():
-            lines = some_of([str(n) for n in np.flatnonzero(without) + 2])
+            numbers = [n for n, _ in AtomicFile(self._interactions, self.config).rows()]
+            lines = some_of([str(numbers[row]) for row in np.flatnonzero(without)])
             self.logger.warning(
                 f"{int(without.sum())} interactions without a user or an item are left out (lines {lines} of "
                 f"{self.dataset_name}.inter; {', '.join(sorted(MISSING))} count as empty)"

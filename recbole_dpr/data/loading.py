@@ -87,7 +87,7 @@ class PrefixLoader:
         if left_out == len(self):
             raise DPRError(
                 f"the histories of {self.dataset.dataset_name} are too short to be masked: {self.config['model']} needs "
-                "users with five interactions, two of which are for validation and test"
+                "users with five interactions, two of which are for validation and test, and a mask_ratio above 0"
             )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from recbole_dpr.model.dpr import DPR
 
 MISREAD = 4  # prompts of each task that are shown
-HARD_VALUES, MOST = 3, 0.5  # values that are named, misread in more than this share of the prompts
+# Values that are named at most, if asked for so often at least and misread in more than this share.
+HARD_VALUES, OFTEN, MOST = 3, 5, 0.5
 
 
 @torch.no_grad()
@@ -40,9 +41,9 @@ def reading(
     -------
     dict
         ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
-        ``misread``: a few unseen prompts that are not, each with ``task``, ``prompt``, ``meant`` and
+        ``misread``: a few unseen or logged prompts that are not, each with ``task``, ``prompt``, ``meant`` and
         ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``; ``hard_values``: those that
-        are misread in most unseen prompts that mean them, the worst first.
+        are misread in most of these that mean them, the worst first.
     """
     exact: dict[str, dict[str, float]] = {}
     misread: list[dict[str, Any]] = []
@@ -65,7 +66,7 @@ def reading(
         for text, row in list(texts.items())[:MISREAD]:
             said = {"meant": _named(meant, row, values), "read": _named(read, row, values)}
             misread.append({"task": task.name, "prompt": text, **said})
-    share = times[1] / times[0].clamp(min=1)
+    share = times[1] / times[0].clamp(min=1) * (times[0] >= OFTEN)
     worst = share.argsort(descending=True, stable=True)[:HARD_VALUES].tolist()
     hard_values = [values[value] for value in worst if share[value] > MOST]
     return {"exact": exact, "misread": misread, "hard_values": hard_values}

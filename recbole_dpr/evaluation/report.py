@@ -70,7 +70,7 @@ READING = """Share of the prompts in which every value was read as it was meant:
 
 MISREAD = """## Misread
 
-Some of the test's prompts, in unseen phrases, that were not read as they were meant."""
+Some of the test's prompts, in unseen phrases or of the data set's own, that were not read as they were meant."""
 
 LOGGED = """The test interactions that came with a prompt of the data set's own. Where its file does not say what
 a prompt asks for, the filters, Satisfied@k and Violation@k go by what the model reads: they cannot tell whether it

@@ -348,7 +348,7 @@ class Recommender:
         if said or wished:
             name = self.config["model"]
             raise DPRError(f"{name} takes no prompts: train DPR-{name}")
-        nothing = torch.zeros(len(prompts), 0)
+        nothing = torch.zeros(len(prompts), 0, dtype=torch.bool)
         return nothing, nothing
 
 

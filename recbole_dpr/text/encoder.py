@@ -25,7 +25,7 @@ from recbole_dpr.text.hub import BUNDLED, MODEL_FILES, WAY_OUT, find_encoder, lo
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHARACTERS_PER_TOKEN = 32  # far above any language's mean, so the cut never takes a token away
-RULES = 2  # raised when the code makes something else of the same texts and weights, so that no cache answers for it
+RULES = 1  # raised when the code makes something else of the same texts and weights, so that no cache answers for it
 Make = Callable[[list[str]], tuple[Tensor, Tensor]]
 # Control characters mean nothing to a reader; half a surrogate pair makes the tokenizer fail.
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")

@@ -11,6 +11,7 @@ from torch import Tensor
 from recbole_dpr.text.encoder import TextEncoder
 
 WORD = re.compile(r"\w+")
+ALONE = re.compile(r"""\s*["'“]?\w([^?]*[\w+])?[.!]*["'”]?\s*""")
 ARTICLES = ("a", "an")
 NOBODY = -1
 # They end like plurals of words that say something else: "something new" asks for no News.
@@ -64,8 +65,11 @@ class Mentions:
             at += 1
 
     def whole(self, text: str) -> int:
-        """The value that a text names and no more says of ("Nike", "westerns."), else `NOBODY`."""
-        return NOBODY if text.rstrip().endswith("?") else self._owners.get(_words(text), NOBODY)
+        """The value that a text names and says no more of ("Nike", "westerns."), else `NOBODY`.
+
+        A question, a minus sign or a sad face says more.
+        """
+        return self._owners.get(_words(text), NOBODY) if ALONE.fullmatch(text) else NOBODY
 
     def owners(self, texts: Sequence[str], encoder: TextEncoder) -> Tensor:
         """The value in whose name each token stands, `NOBODY` for the others: long ``[n, longest]``.

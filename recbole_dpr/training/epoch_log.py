@@ -65,7 +65,7 @@ class EpochLog:
         which = f"stage {stage.number} ({stage.title})"
         if not any(best):
             self.logger.info(f"{which} found nothing better than what it began with, which is kept")
-        elif best[-1] and len(best) > 1 and self._still_gains(stage, rows):
+        elif best[-1] and sum(map(bool, best)) > 1 and self._still_gains(stage, rows):
             self.logger.info(f"{which} was best in its last epoch: more of them may be better")
 
     @staticmethod
@@ -74,5 +74,5 @@ class EpochLog:
         if stage.options.schedule == "constant":
             return True
         metric = stage.options.valid_metric.lower()
-        before, last = (row["valid"].get(metric, 0.0) for row in rows[-2:])
+        *_, before, last = (row["valid"].get(metric, 0.0) for row in rows if row["best"])
         return abs(last - before) > GAIN * abs(before)

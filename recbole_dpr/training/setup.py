@@ -65,7 +65,8 @@ def set_threads(config: Any) -> None:
 
 def knows_users(model: Any) -> bool:
     """Whether a model has a vector for each user, so that it can only be asked for those of its data set."""
-    return bool(user_embeddings(model))
+    tables = (getattr(of, "token_embedding_table", {}) for of in model.modules())  # DIEN's
+    return bool(user_embeddings(model)) or any("user" in table for table in tables)
 
 
 def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:

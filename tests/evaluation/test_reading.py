@@ -50,7 +50,10 @@ def test_the_share_read_exactly_right_and_what_is_not(prompts):
         "tasks_hard_phrases": {"negative": 0.0},
         "tasks_logged": {"logged": 0.0},
     }
-    assert found["hard_values"] == ["war"]  # misread each time, where comedy never is
+    assert found["hard_values"] == []  # war is asked for four times alone
+    tasks.append(task("negative", "unseen", 2))
+    hears = hears_wishes_alone(prompts)
+    assert reading(hears, tasks, prompts, VALUES)["hard_values"] == ["war"]
     assert [row["prompt"] for row in found["misread"]] == [
         "a comedy, no war",
         "never war",

@@ -292,8 +292,9 @@ def test_the_shipped_reader_brings_its_encoder_whatever_encodes_the_items(
     assert model.semantic.item_text.shape[1] == 16
     include, exclude = model.read(["something red please", "nothing blue"])
     values = data.whole.attributes.values
-    red, blue = (torch.tensor([[value == v for v in values]]).float() for value in ("red", "blue"))
+    red, blue = (torch.tensor([[value == v for v in values]]) for value in ("red", "blue"))
     nothing = torch.zeros_like(red)
+    assert include.dtype == exclude.dtype == torch.bool
     assert torch.equal(include, torch.cat([red, nothing]))
     assert torch.equal(exclude, torch.cat([nothing, blue]))
 

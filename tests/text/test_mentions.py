@@ -49,7 +49,12 @@ def test_the_longest_name_that_stands_there_is_found(mentions, text, found):
         ("a berry", 2),
         ("kids!", 4),
         ("new", 6),
-        ("berry?", NOBODY),
+        ('"Sci-Fi"', 3),
+        *((text, NOBODY) for text in ("berry?", "berry?!", '"berry?"', "-berry", "- berry")),
+        *(
+            (text, NOBODY)
+            for text in ("~berry", "!berry", "¬berry", "berry :(", "berry \N{THUMBS DOWN SIGN}")
+        ),
         ("no berry", NOBODY),
         ("berry berry", NOBODY),
         ("", NOBODY),
