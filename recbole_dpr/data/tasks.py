@@ -23,7 +23,8 @@ class PromptedTask:
     Parameters
     ----------
     name : str
-        "standard", "positive", "negative", "compound" or "logged".
+        "standard", "positive", "negative", "compound" or "logged"; "increase" or "decrease" where the delta
+        AUC is measured.
     phrases : str
         "unseen", "train" or "hard"; "logged" for what users really asked; "" for the standard task,
         which has no prompt.

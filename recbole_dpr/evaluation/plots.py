@@ -78,7 +78,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pat
     Parameters
     ----------
     history : sequence of mappings
-        ``{"stage", "title", "epoch", "loss", "valid": {name: value} or None, "best", "seconds"}``, one per epoch.
+        As `DPRTrainer.history`.
     path : path of the PNG
     """
     stages = sorted({row["stage"] for row in history})

@@ -64,7 +64,8 @@ class DPRTrainer(Trainer):
     Attributes
     ----------
     history : list of dict
-        One entry per epoch: ``stage``, ``epoch``, ``loss``, ``valid``, ``seconds``.
+        One entry per epoch: ``stage``, ``title``, ``epoch``, ``steps``, ``loss``, ``valid`` (figures by name,
+        empty before stage 1), ``best``, ``seconds`` and, of these, ``train_seconds``.
     seconds : dict
         Wall-clock seconds of each stage.
     """
