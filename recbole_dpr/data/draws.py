@@ -11,7 +11,7 @@ from recbole_dpr.data.attributes import Attributes
 from recbole_dpr.data.logged import LoggedIntents
 
 KINDS = ("positive", "negative", "compound")
-CHUNK = 1024  # rows whose histories are looked up at once
+LOOKED_UP = 1 << 27  # bytes of values of histories that are looked up at once
 
 
 def draw_values(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -56,7 +56,8 @@ def history_counts(attributes: Attributes, item_lists: Tensor) -> Tensor:
     """How many items of each list have each value: int16 ``[n, V]`` from lists ``[n, L]``."""
     n_values = attributes.matrix.shape[1]
     counts = torch.zeros(len(item_lists), n_values, dtype=torch.int16)
-    for lists, part in zip(item_lists.split(CHUNK), counts.split(CHUNK), strict=True):
+    rows = max(1, LOOKED_UP // max(1, item_lists.shape[1] * n_values))
+    for lists, part in zip(item_lists.split(rows), counts.split(rows), strict=True):
         torch.sum(attributes.matrix[lists], dim=1, dtype=torch.int16, out=part)
     return counts
 
