@@ -55,7 +55,9 @@ def main() -> None:
     data = load_data(config)
     book = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     torch.manual_seed(SEED)
-    model = build_dpr(config, data.train, book.called, None, make_encoder(config)).eval()
+    model = build_dpr(
+        config, data.train, book.called, None, make_encoder(config), book.short
+    ).eval()
     found: dict[str, dict[str, dict[str, float]]] = {}
     for title, mentions in (("as it reads", model.mentions), ("without mentions", Mentions([]))):
         model.mentions = mentions

@@ -81,7 +81,8 @@ def write_run_folder(
     config.to_yaml(run_dir / CONFIG_FILE)
     if begun:
         say_of_changes(begun, read_run_options(run_dir))
-    Catalogue.from_dataset(data.whole, phrasebook.called).save(run_dir / CATALOGUE_FILE)
+    catalogue = Catalogue.from_dataset(data.whole, phrasebook.called, phrasebook.short)
+    catalogue.save(run_dir / CATALOGUE_FILE)
     reads_features = steering_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
     save_users(run_dir / USERS_FILE, data.test.dataset)
@@ -198,7 +199,7 @@ def load_model(
     try:
         if options["promptable"]:
             encoder = make_encoder(options, serving=True)
-            built = build_dpr(options, catalogue, catalogue.called, None, encoder)
+            built = build_dpr(options, catalogue, catalogue.called, None, encoder, catalogue.short)
         else:
             built = recbole_model(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:

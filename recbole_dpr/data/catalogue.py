@@ -35,6 +35,8 @@ class Catalogue:
     attributes : Attributes
     called : list of list of str ``[V]``
         What each attribute value may be called, its readable name first.
+    short : dict of str to str
+        Words that are read as longer ones.
     facts : Facts
         What the model asks its data set for beside the number of items.
     users_hash : str
@@ -46,18 +48,27 @@ class Catalogue:
     titles: list[str]
     attributes: Attributes
     called: list[list[str]]
+    short: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     users_hash: str = ""
 
     @classmethod
-    def from_dataset(cls, dataset: PromptDataset, called: list[list[str]]) -> Catalogue:
-        """Take the catalogue out of a built data set."""
+    def from_dataset(
+        cls, dataset: PromptDataset, called: list[list[str]], short: dict[str, str] | None = None
+    ) -> Catalogue:
+        """Take the catalogue out of a built data set; `called` and `short` are a phrasebook's."""
         tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
         users = "\n".join(map(str, dataset.field2id_token[dataset.uid_field]))
         users_hash = hashlib.blake2b(users.encode(), digest_size=8).hexdigest()
         attributes = dataset.attributes
         return cls(
-            dataset.iid_field, tokens, dataset.titles, attributes, called, users_hash=users_hash
+            dataset.iid_field,
+            tokens,
+            dataset.titles,
+            attributes,
+            called,
+            short or {},
+            users_hash=users_hash,
         )
 
     @property
@@ -116,6 +127,7 @@ class Catalogue:
             "values": attributes.values,
             "fields": attributes.fields,
             "called": self.called,
+            "short": self.short,
             "items": [
                 [token, title, row.nonzero()[:, 0].tolist()]
                 for token, title, row in zip(
@@ -143,14 +155,15 @@ class Catalogue:
             titles = [str(title) for _, title, _ in items]
             fields = list(content["fields"])
             called = [[str(name) for name in names] for names in content["called"]]
+            short = {str(word): str(text) for word, text in content.get("short", {}).items()}
             if not len(fields) == len(called) == len(values) or not all(called):
                 raise ValueError("values, fields and names differ in number")
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise DPRError(f"{path} is missing or damaged ({error}); use another run") from error
         attributes = Attributes(values, fields, matrix)
         facts = Facts.load(Path(path).with_name(FACTS_FILE))
         item_field, users_hash = str(content["item_field"]), str(content.get("users_hash", ""))
-        return cls(item_field, tokens, titles, attributes, called, facts, users_hash)
+        return cls(item_field, tokens, titles, attributes, called, short, facts, users_hash)
 
 
 def check_catalogue(

@@ -65,7 +65,7 @@ class PhraseFile:
 
     def __init__(self, content: Any, source: str) -> None:
         self._source = source
-        known = ("noun", "names", "sampling", "held_out", *NEEDED)
+        known = ("noun", "names", "short", "sampling", "held_out", *NEEDED)
         self._sections = self._mapping(content, "the file", known)
 
     def patterns(self) -> dict[tuple[str, str], list[str]]:
@@ -138,6 +138,22 @@ class PhraseFile:
                 f"phrasebook of your own (this is {self._source})"
             )
         return names, synonyms
+
+    def short(self) -> dict[str, str]:
+        """Words that stand for longer ones, in the singular and the plural, written in one, with a hyphen or in two."""
+        found = {}
+        for word, entry in self._mapping(self._sections.get("short"), "short", None).items():
+            where = f"short, {word!r}"
+            self._check_text(word, "short")
+            forms = self._texts(self._mapping(entry, where, ("one", "many")), where)
+            for form in ("one", "many"):
+                if form not in forms:
+                    self._fail(f"{where} lacks {form!r}")
+            plural = word[:-1] + "ies" if word.endswith("y") else word + "s"
+            for written, form in ((word, "one"), (plural, "many")):
+                for glue in ("-", " ", ""):
+                    found[written.replace("-", glue)] = forms[form]
+        return found
 
     def _warn_of_slips(self, named: Mapping[str, Any], values: Sequence[str]) -> None:
         """Say which names seem to be meant for values that have none; a file may know more than the data."""

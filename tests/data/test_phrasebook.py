@@ -294,6 +294,8 @@ def changed(kind, phrases, *patterns):
         ({**SMALL, "sampling": {"train": {"typos": 1}}}, "did you mean 'typo'"),
         ({**SMALL, "sampling": {"train": {"typo": 2}}}, "sampling.train.typo must be a number"),
         ({**SMALL, "noun": {"one": 3}}, "noun, one: 3 is no text"),
+        ({**SMALL, "short": {"ab": {"one": "apple beer"}}}, "short, 'ab' lacks 'many'"),
+        ({**SMALL, "short": {"ab": "apple beer"}}, "short, 'ab' must hold 'key: value' pairs"),
     ],
 )
 def test_a_wrong_entry_is_named(content, message):
@@ -335,6 +337,13 @@ def test_a_misspelt_value_is_named_and_one_that_the_data_lack_is_not(caplog):
     caplog.clear()
     Phrasebook.load("movies", [value for value in ML_1M if value != "Musical"])
     assert not caplog.text
+
+
+def test_short_words_come_in_all_their_spellings(movies):
+    for written in ("rom-com", "rom com", "romcom"):
+        assert movies.short[written] == "romantic comedy"
+        assert movies.short[f"{written}s"] == "romantic comedies"
+    assert movies.short["dramedies"] == "comedy dramas"
 
 
 def test_a_value_needs_letters():

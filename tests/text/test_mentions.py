@@ -64,6 +64,15 @@ def test_a_text_that_is_a_name_and_nothing_else(mentions, text, value):
     assert mentions.whole(text) == value
 
 
+def test_short_words_are_spelled_out():
+    mentions = Mentions(CALLED, {"romcom": "romantic comedy", "romcoms": "romantic comedies"})
+    assert mentions.spell_out("No RomComs; a romcom-like romcomedy") == (
+        "No romantic comedies; a romantic comedy-like romcomedy"
+    )
+    assert Mentions(CALLED).spell_out("romcom") == "romcom"
+    assert repr(mentions) != repr(Mentions(CALLED))  # what was read is kept apart
+
+
 @pytest.mark.parametrize("kind", [TextEncoder, BertEncoder])
 def test_tokens_belong_to_the_value_whose_name_they_spell(mentions, kind):
     encoder = kind(max_length=16)
