@@ -56,7 +56,7 @@ def main() -> None:
     book = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
     torch.manual_seed(SEED)
     model = build_dpr(
-        config, data.train, book.called, None, make_encoder(config), book.short
+        config, data.train, book.called, None, make_encoder(config), book.read_as
     ).eval()
     found: dict[str, dict[str, dict[str, float]]] = {}
     for title, mentions in (("as it reads", model.mentions), ("without mentions", Mentions([]))):

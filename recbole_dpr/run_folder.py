@@ -81,7 +81,7 @@ def write_run_folder(
     config.to_yaml(run_dir / CONFIG_FILE)
     if begun:
         say_of_changes(begun, read_run_options(run_dir))
-    catalogue = Catalogue.from_dataset(data.whole, phrasebook.called, phrasebook.short)
+    catalogue = Catalogue.from_dataset(data.whole, phrasebook.called, phrasebook.read_as)
     catalogue.save(run_dir / CATALOGUE_FILE)
     reads_features = steering_of(config.model_class).features
     Facts.from_dataset(data.whole, reads_features).save(run_dir / FACTS_FILE)
@@ -199,7 +199,9 @@ def load_model(
     try:
         if options["promptable"]:
             encoder = make_encoder(options, serving=True)
-            built = build_dpr(options, catalogue, catalogue.called, None, encoder, catalogue.short)
+            built = build_dpr(
+                options, catalogue, catalogue.called, None, encoder, catalogue.read_as
+            )
         else:
             built = recbole_model(options, catalogue)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:

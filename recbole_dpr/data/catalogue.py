@@ -35,8 +35,8 @@ class Catalogue:
     attributes : Attributes
     called : list of list of str ``[V]``
         What each attribute value may be called, its readable name first.
-    short : dict of str to str
-        Words that are read as longer ones.
+    read_as : dict of str to str
+        Words that are read as others.
     facts : Facts
         What the model asks its data set for beside the number of items.
     users_hash : str
@@ -48,15 +48,15 @@ class Catalogue:
     titles: list[str]
     attributes: Attributes
     called: list[list[str]]
-    short: dict[str, str] = field(default_factory=dict)
+    read_as: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     users_hash: str = ""
 
     @classmethod
     def from_dataset(
-        cls, dataset: PromptDataset, called: list[list[str]], short: dict[str, str] | None = None
+        cls, dataset: PromptDataset, called: list[list[str]], read_as: dict[str, str] | None = None
     ) -> Catalogue:
-        """Take the catalogue out of a built data set; `called` and `short` are a phrasebook's."""
+        """Take the catalogue out of a built data set; `called` and `read_as` are a phrasebook's."""
         tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
         users = "\n".join(map(str, dataset.field2id_token[dataset.uid_field]))
         users_hash = hashlib.blake2b(users.encode(), digest_size=8).hexdigest()
@@ -67,7 +67,7 @@ class Catalogue:
             dataset.titles,
             attributes,
             called,
-            short or {},
+            read_as or {},
             users_hash=users_hash,
         )
 
@@ -127,7 +127,7 @@ class Catalogue:
             "values": attributes.values,
             "fields": attributes.fields,
             "called": self.called,
-            "short": self.short,
+            "read_as": self.read_as,
             "items": [
                 [token, title, row.nonzero()[:, 0].tolist()]
                 for token, title, row in zip(
@@ -155,7 +155,7 @@ class Catalogue:
             titles = [str(title) for _, title, _ in items]
             fields = list(content["fields"])
             called = [[str(name) for name in names] for names in content["called"]]
-            short = {str(word): str(text) for word, text in content.get("short", {}).items()}
+            read_as = {str(word): str(text) for word, text in content.get("read_as", {}).items()}
             if not len(fields) == len(called) == len(values) or not all(called):
                 raise ValueError("values, fields and names differ in number")
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -163,7 +163,7 @@ class Catalogue:
         attributes = Attributes(values, fields, matrix)
         facts = Facts.load(Path(path).with_name(FACTS_FILE))
         item_field, users_hash = str(content["item_field"]), str(content.get("users_hash", ""))
-        return cls(item_field, tokens, titles, attributes, called, short, facts, users_hash)
+        return cls(item_field, tokens, titles, attributes, called, read_as, facts, users_hash)
 
 
 def check_catalogue(

@@ -36,8 +36,8 @@ class Phrasebook:
         What each value may be called, its readable name first; unseen synonyms are not among it.
     readable : list of str
         The readable name of each value.
-    short : dict of str to str
-        Words that are read as longer ones: {"romcom": "romantic comedy"}.
+    read_as : dict of str to str
+        Words that are read as others: {"romcom": "romantic comedy"}.
     sampling : dict
         By "train" and "unseen", the chance that a compound prompt is made of a positive and a
         negative one (`joined`); that a prompt stands beside a neutral sentence (`small_talk`),
@@ -67,7 +67,7 @@ class Phrasebook:
             for own, synonyms in zip(self._names, self._synonyms["train"], strict=True)
         ]
         self.readable = [name.name for name in self._names]
-        self.short = file.short()
+        self.read_as = file.read_as()
         self.sampling = file.sampling()
 
     @classmethod

@@ -65,7 +65,7 @@ class PhraseFile:
 
     def __init__(self, content: Any, source: str) -> None:
         self._source = source
-        known = ("noun", "names", "short", "sampling", "held_out", *NEEDED)
+        known = ("noun", "names", "read_as", "sampling", "held_out", *NEEDED)
         self._sections = self._mapping(content, "the file", known)
 
     def patterns(self) -> dict[tuple[str, str], list[str]]:
@@ -139,12 +139,12 @@ class PhraseFile:
             )
         return names, synonyms
 
-    def short(self) -> dict[str, str]:
-        """Words that stand for longer ones, in the singular and the plural, written in one, with a hyphen or in two."""
+    def read_as(self) -> dict[str, str]:
+        """Words that are read as others, in the singular and the plural, with a hyphen, a space or nothing between."""
         found = {}
-        for word, entry in self._mapping(self._sections.get("short"), "short", None).items():
-            where = f"short, {word!r}"
-            self._check_text(word, "short")
+        for word, entry in self._mapping(self._sections.get("read_as"), "read_as", None).items():
+            where = f"read_as, {word!r}"
+            self._check_text(word, "read_as")
             forms = self._texts(self._mapping(entry, where, ("one", "many")), where)
             for form in ("one", "many"):
                 if form not in forms:

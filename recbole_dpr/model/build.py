@@ -97,7 +97,7 @@ def build_dpr(
     called: list[list[str]],
     item_text: list[str] | None,
     encoder: TextEncoder,
-    short: dict[str, str] | None = None,
+    read_as: dict[str, str] | None = None,
 ) -> DPR:
     """A DPR model with fresh weights.
 
@@ -110,8 +110,8 @@ def build_dpr(
         None leaves the encoded texts to the weights that will be loaded.
     encoder : TextEncoder
         Of the item texts, and of what the reader reads if that does not come with its own.
-    short : dict of str to str, optional
-        Words that are read as longer ones, by a phrasebook.
+    read_as : dict of str to str, optional
+        Words that are read as others, by a phrasebook.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def build_dpr(
     reading = {name: reading_encoder(config, encoder, name) for name in readers}
     readable = [name for name, *_ in called]
     names = {name: of.vectors(readable) for name, of in reading.items()}
-    model = DPR(config, dataset, reading[first], vectors, names[first], Mentions(called, short))
+    model = DPR(config, dataset, reading[first], vectors, names[first], Mentions(called, read_as))
     model.other_readers = [
         (reading[name], make_reader(names[name], config, name).eval().to(config["device"]))
         for name in others

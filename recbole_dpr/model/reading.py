@@ -31,7 +31,7 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
         Each with the encoder that it reads. What they have read is kept where the first encoder keeps
         what it has encoded, if they come trained: it holds for other runs, too.
     mentions : Mentions
-        Finds the values' names in a text, and spells out what is short for them.
+        Finds the values' names in a text, and rewrites what says them in other words.
     """
     read = partial(_read, readers=readers, mentions=mentions)
     encoder = readers[0][0]
@@ -44,7 +44,7 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
 
 @torch.no_grad()
 def _read(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tuple[Tensor, Tensor]:
-    texts = [mentions.spell_out(text) for text in texts]
+    texts = [mentions.rewrite(text) for text in texts]
     training = [reader.training for _, reader in readers]
     n_values = len(readers[0][1].names)
     # Each once, those of about one length together, a few at a time: a million states are gigabytes.

@@ -31,17 +31,17 @@ class Mentions:
     called : sequence of sequence of str
         What each value is called; case, punctuation, a leading article and an ending of the plural do
         not count.
-    short : mapping of str to str, optional
-        Words that are read as longer ones: {"romcom": "romantic comedy"}.
+    read_as : mapping of str to str, optional
+        Words that are read as others: {"romcom": "romantic comedy"}.
     """
 
     def __init__(
-        self, called: Sequence[Sequence[str]], short: Mapping[str, str] | None = None
+        self, called: Sequence[Sequence[str]], read_as: Mapping[str, str] | None = None
     ) -> None:
-        self._short = {word.lower(): text for word, text in (short or {}).items()}
-        longest_first = sorted(map(re.escape, self._short), key=len, reverse=True)
-        found = rf"\b({'|'.join(longest_first)})\b" if self._short else r"(?!)"  # nothing
-        self._shorts = re.compile(found, re.IGNORECASE)
+        self._read_as = {word.lower(): text for word, text in (read_as or {}).items()}
+        longest_first = sorted(map(re.escape, self._read_as), key=len, reverse=True)
+        found = rf"\b({'|'.join(longest_first)})\b" if self._read_as else r"(?!)"  # nothing
+        self._rewritten = re.compile(found, re.IGNORECASE)
         self._owners: dict[Words, int] = {}
         spelled = [(_words(name), value) for value, names in enumerate(called) for name in names]
         for words, value in spelled:
@@ -55,11 +55,11 @@ class Mentions:
         self._longest = max(map(len, self._owners), default=0)
 
     def __repr__(self) -> str:
-        return f"Mentions({self._owners}, {self._short})"
+        return f"Mentions({self._owners}, {self._read_as})"
 
-    def spell_out(self, text: str) -> str:
-        """The text with longer words in place of short ones."""
-        return self._shorts.sub(lambda found: self._short[found[0].lower()], text)
+    def rewrite(self, text: str) -> str:
+        """The text with what its words are read as in their place."""
+        return self._rewritten.sub(lambda found: self._read_as[found[0].lower()], text)
 
     def spans(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Begin, end and value of each mention, from left to right; no two overlap."""

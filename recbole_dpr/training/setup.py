@@ -81,7 +81,7 @@ def build_model(config: DPRConfig, data: Splits, phrasebook: Phrasebook) -> Any:
     if config["promptable"]:
         encoder = make_encoder(config)
         texts = data.whole.item_text
-        model = build_dpr(config, data.train, phrasebook.called, texts, encoder, phrasebook.short)
+        model = build_dpr(config, data.train, phrasebook.called, texts, encoder, phrasebook.read_as)
     else:
         model = recbole_model(config, data.train)
     backbone = model.backbone.model if isinstance(model, DPR) else model

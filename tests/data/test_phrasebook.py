@@ -294,8 +294,8 @@ def changed(kind, phrases, *patterns):
         ({**SMALL, "sampling": {"train": {"typos": 1}}}, "did you mean 'typo'"),
         ({**SMALL, "sampling": {"train": {"typo": 2}}}, "sampling.train.typo must be a number"),
         ({**SMALL, "noun": {"one": 3}}, "noun, one: 3 is no text"),
-        ({**SMALL, "short": {"ab": {"one": "apple beer"}}}, "short, 'ab' lacks 'many'"),
-        ({**SMALL, "short": {"ab": "apple beer"}}, "short, 'ab' must hold 'key: value' pairs"),
+        ({**SMALL, "read_as": {"ab": {"one": "apple beer"}}}, "read_as, 'ab' lacks 'many'"),
+        ({**SMALL, "read_as": {"ab": "apple beer"}}, "read_as, 'ab' must hold 'key: value' pairs"),
     ],
 )
 def test_a_wrong_entry_is_named(content, message):
@@ -339,11 +339,11 @@ def test_a_misspelt_value_is_named_and_one_that_the_data_lack_is_not(caplog):
     assert not caplog.text
 
 
-def test_short_words_come_in_all_their_spellings(movies):
+def test_words_that_are_read_as_others_come_in_all_their_spellings(movies):
     for written in ("rom-com", "rom com", "romcom"):
-        assert movies.short[written] == "romantic comedy"
-        assert movies.short[f"{written}s"] == "romantic comedies"
-    assert movies.short["dramedies"] == "comedy dramas"
+        assert movies.read_as[written] == "romantic comedy"
+        assert movies.read_as[f"{written}s"] == "romantic comedies"
+    assert movies.read_as["dramedies"] == "comedy dramas"
 
 
 def test_a_value_needs_letters():

@@ -71,7 +71,7 @@ def test_facts_come_back_from_the_run_folder(tiny_config, graph, tmp_path):
     for name, vectors in facts.weights.items():
         assert np.array_equal(found.weights[name], vectors)
     served = Catalogue(
-        "item_id", list(map(str, range(25))), [], data.attributes, [], found
+        "item_id", list(map(str, range(25))), [], data.attributes, [], facts=found
     ).as_dataset(config)
     for field in ("user_id", "item_id", "colour", "entity_id", "relation_id"):
         assert served.num(field) == data.num(field)

@@ -25,7 +25,7 @@ def reading(book, readers=("shipped",)):
     """Readers over a phrasebook's values, deciding together, from texts to intents."""
     config = read_yaml(properties_dir() / "model" / "DPR.yaml")
     config |= {"reader": list(readers), "text_cache_dir": None, "device": "cpu"}
-    mentions, made = Mentions(book.called, book.short), []
+    mentions, made = Mentions(book.called, book.read_as), []
     for name in readers:
         encoder = reading_encoder(config, make_encoder(config), name)
         made.append((encoder, make_reader(encoder.vectors(book.readable), config, name).eval()))

@@ -64,12 +64,12 @@ def test_a_text_that_is_a_name_and_nothing_else(mentions, text, value):
     assert mentions.whole(text) == value
 
 
-def test_short_words_are_spelled_out():
+def test_words_that_are_read_as_others():
     mentions = Mentions(CALLED, {"romcom": "romantic comedy", "romcoms": "romantic comedies"})
-    assert mentions.spell_out("No RomComs; a romcom-like romcomedy") == (
+    assert mentions.rewrite("No RomComs; a romcom-like romcomedy") == (
         "No romantic comedies; a romantic comedy-like romcomedy"
     )
-    assert Mentions(CALLED).spell_out("romcom") == "romcom"
+    assert Mentions(CALLED).rewrite("romcom") == "romcom"
     assert repr(mentions) != repr(Mentions(CALLED))  # what was read is kept apart
 
 
