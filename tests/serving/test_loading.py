@@ -32,6 +32,16 @@ def test_the_folder_alone_is_enough(trained_run, tmp_path):
     assert found == recbole_dpr.load(trained_run["run_dir"]).recommend(*asked)
 
 
+def test_words_are_read_as_the_run_folder_says(trained_run, tmp_path):
+    run = copy_of(trained_run, tmp_path)
+    content = json.loads((run / "items.json").read_text())
+    assert content["read_as"] == {}  # the generic phrasebook has none
+    (run / "items.json").write_text(json.dumps({**content, "read_as": {"crimson": "red"}}))
+    recommender = recbole_dpr.load(run)
+    assert recommender.read("something Crimson please") == recommender.read("something red please")
+    assert recommender.read("something Crimson please")["include"] == ["red"]
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
