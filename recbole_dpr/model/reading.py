@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_dpr.model.pretrained import fingerprint
 from recbole_dpr.model.reader import PromptReader, read_intents
 from recbole_dpr.text import TextEncoder
-from recbole_dpr.text.mentions import NOBODY, Mentions
+from recbole_dpr.text.mentions import Mentions
 
 READ_AT_ONCE = 256  # prompts that the readers see in one go at most,
 RULES = "2"  # changed when `_read` makes something else of the same logits, so that no cache answers for it
@@ -59,8 +59,8 @@ def _read(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tuple[T
         ]
         intents[:, begin : begin + len(some)] = torch.stack(read_intents(*logits))
     for row, text in enumerate(asked):
-        if (named := mentions.whole(text)) != NOBODY:
-            intents[:, row] = False  # as typed into a search box, whatever it reads like
+        if named := mentions.alone(text):  # as typed into a search box, whatever it reads like
+            intents[:, row] = False
             intents[0, row, named] = True
     for (_, reader), mode in zip(readers, training, strict=True):
         reader.train(mode)

@@ -11,7 +11,8 @@ from torch import Tensor
 from recbole_dpr.text.encoder import TextEncoder
 
 WORD = re.compile(r"\w+")
-ALONE = re.compile(r"""\s*["'“]?\w([^?]*[\w+])?[.!]*["'”]?\s*""")
+# What may stand beside names in a text that says no more than these.
+BESIDE = re.compile(r"""([\s,;&/+.!"'“”]|\b(an?|the|and|or)\b)*""", re.IGNORECASE)
 ARTICLES = ("a", "an")
 NOBODY = -1
 # They end like plurals of words that say something else: "something new" asks for no News.
@@ -76,12 +77,15 @@ class Mentions:
                     break
             at += 1
 
-    def whole(self, text: str) -> int:
-        """The value that a text names and says no more of ("Nike", "westerns."), else `NOBODY`.
+    def alone(self, text: str) -> list[int]:
+        """The values that a text names and says no more of ("Nike", "war dramas"); none if it does.
 
         A question, a minus sign or a sad face says more.
         """
-        return self._owners.get(_words(text), NOBODY) if ALONE.fullmatch(text) else NOBODY
+        spans = list(self.spans(text))
+        edges = [0, *(edge for begin, end, _ in spans for edge in (begin, end)), len(text)]
+        beside = " ".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+        return [value for *_, value in spans] if BESIDE.fullmatch(beside) else []
 
     def owners(self, texts: Sequence[str], encoder: TextEncoder) -> Tensor:
         """The value in whose name each token stands, `NOBODY` for the others: long ``[n, longest]``.
