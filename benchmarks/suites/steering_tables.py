@@ -65,15 +65,24 @@ def model_tables(name: str, records: Sequence[Record]) -> list[str]:
         for system in systems
     ]
     lines += table(head, rows, words=2)
-    filters = [
-        values_of(records, "tasks", "negative", f, NDCG) for f in ("filter", "calibrated_filter")
-    ]
-    if filters[0] and filters[0] == filters[1]:
+    if older := [record["seed"] for record in records if _knows_wishes_alone(record)]:
+        seeds = ", ".join(map(str, older))
+        all_of_them = len(older) == len(records)
+        which = "these older records" if all_of_them else f"the older record of seed {seeds}"
         lines += [
-            "Of these older records `calibrated_filter` takes account of what is wanted alone.",
+            f"In {which} `calibrated_filter` takes account of what is wanted alone.",
             "",
         ]
     return [*lines, *_against(records, systems), *_other_phrases(records, systems, head)]
+
+
+def _knows_wishes_alone(record: Record) -> bool:
+    """Whether a record was made before `calibrated_filter` knew how rejections are drawn."""
+    plain, calibrated = (
+        values_of([record], "tasks", "negative", name, NDCG)
+        for name in ("filter", "calibrated_filter")
+    )
+    return bool(plain) and plain == calibrated
 
 
 def _other_phrases(

@@ -47,7 +47,7 @@ def old_record(model="DPR-SASRec", seed=2020, dpr=0.3, filtered=0.2):
     }
 
 
-def new_record(model="DPR-SASRec", seed=2020, dpr=0.3, dpr_rank=1, **more):
+def new_record(model="DPR-SASRec", seed=2020, dpr=0.3, dpr_rank=1, filtered=0.2, **more):
     """A record of today. DPR has every second of 200 users at `dpr_rank`; the filters at rank 4 or 5."""
     ranks = {name: [11] * 200 for name in SYSTEMS}
     ranks["DPR"] = [dpr_rank if user % 2 else 50 for user in range(200)]
@@ -55,7 +55,7 @@ def new_record(model="DPR-SASRec", seed=2020, dpr=0.3, dpr_rank=1, **more):
         ranks[name] = [4 + user % 4 // 2 if user % 2 else 50 for user in range(200)]
     unseen = {task: {"rows": list(range(200)), "ranks": ranks} for task in TASKS}
     return {
-        **old_record(model, seed, dpr),
+        **old_record(model, seed, dpr, filtered),
         "top_ranks": top_ranks({"unseen": unseen}),
         "validation": [[2.0, 0.05], [4.0, 0.06], [6.0, 0.055]],
         "memory_mb": 1234,
@@ -167,6 +167,16 @@ def test_main_table_of_old_and_new_records(folders, page):
     assert "python benchmarks/run.py --suite main --dataset ml-100k" in text
     assert "- Versions: torch 2.13" in text
     assert (folders.results.parent / "docs" / "images" / "systems-ml-100k.png").is_file()
+
+
+def test_records_whose_filter_knew_wishes_alone_are_named(folders, page):
+    keep(folders.results, "DPR-SASRec", new_record(seed=2020), new_record(seed=2021, filtered=0.21))
+    said = "`calibrated_filter` takes account of what is wanted alone"
+    assert f"In the older record of seed 2021 {said}" in page()
+    keep(folders.results, "DPR-SASRec", new_record(seed=2020, filtered=0.21))
+    assert f"In these older records {said}" in page()
+    keep(folders.results, "DPR-SASRec", new_record(seed=2020), new_record(seed=2021))
+    assert said not in page()
 
 
 def test_only_what_differs_by_phrases_has_a_line_of_its_own(folders, page):
