@@ -11,6 +11,8 @@ from torch import Tensor
 from recbole_dpr.text.encoder import TextEncoder
 
 WORD = re.compile(r"\w+")
+# As in a search box: "comedy -horror".
+MINUS = re.compile(r"(^|(?<=\w)\s+|(?<=\s))[-\N{MINUS SIGN}]\Z")
 # What may stand beside names in a text that says no more than these.
 BESIDE = re.compile(r"""([\s,;&/+.!"'“”]|\b(an?|the|and|or)\b)*""", re.IGNORECASE)
 ARTICLES = ("a", "an")
@@ -59,8 +61,13 @@ class Mentions:
         return f"Mentions({self._owners}, {self._read_as})"
 
     def rewrite(self, text: str) -> str:
-        """The text with what its words are read as in their place."""
-        return self._rewritten.sub(lambda found: self._read_as[found[0].lower()], text)
+        """The text with what its words are read as in their place, and "no" for a minus before a name."""
+        text = self._rewritten.sub(lambda found: self._read_as[found[0].lower()], text)
+        for begin, *_ in reversed(list(self.spans(text))):
+            if minus := MINUS.search(text, 0, begin):
+                no = ", no " if minus[0][0].isspace() else "no "
+                text = text[: minus.start()] + no + text[begin:]
+        return text
 
     def spans(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Begin, end and value of each mention, from left to right; no two overlap."""

@@ -73,6 +73,22 @@ def test_words_that_are_read_as_others():
     assert repr(mentions) != repr(Mentions(CALLED))  # what was read is kept apart
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("-berry", "no berry"),
+        ("kids -berry", "kids, no berry"),
+        ("kids, -berries -sci-fi!", "kids, no berries, no sci-fi!"),
+        ("kids \N{MINUS SIGN}news", "kids, no news"),
+        ("a sci-fi kids-berry", "a sci-fi kids-berry"),
+        ("kids - berry", "kids - berry"),
+        ("kids -especially that", "kids -especially that"),
+    ],
+)
+def test_a_minus_before_a_name_says_no(mentions, text, read):
+    assert mentions.rewrite(text) == read
+
+
 @pytest.mark.parametrize("kind", [TextEncoder, BertEncoder])
 def test_tokens_belong_to_the_value_whose_name_they_spell(mentions, kind):
     encoder = kind(max_length=16)
