@@ -64,7 +64,6 @@ class CheckedDataset(SequentialDataset):
         self._check_columns(interactions, TYPES)
         if items.is_file():
             self._check_columns(items, ["ITEM_ID_FIELD"])
-        self._interactions = interactions
         super()._load_data(token, dataset_path)
 
     def _check_columns(self, path: Path, options: Iterable[str]) -> None:
@@ -156,11 +155,12 @@ class CheckedDataset(SequentialDataset):
         """As RecBole's, which takes out other rows where one lacks its user and a later one its item."""
         without = self.inter_feat[[self.uid_field, self.iid_field]].isna().any(axis=1)
         if without.any():
-            numbers = [n for n, _ in AtomicFile(self._interactions, self.config).rows()]
+            path = Path(self.dataset_path) / f"{self.dataset_name}.inter"
+            numbers = [number for number, _ in AtomicFile(path, self.config).rows()]
             lines = some_of([str(numbers[row]) for row in np.flatnonzero(without)])
             self.logger.warning(
                 f"{int(without.sum())} interactions without a user or an item are left out (lines {lines} of "
-                f"{self.dataset_name}.inter; {', '.join(sorted(MISSING))} count as empty)"
+                f"{path.name}; {', '.join(sorted(MISSING))} count as empty)"
             )
             self.inter_feat = self.inter_feat[~without].reset_index(drop=True)
         super()._filter_nan_user_or_item()

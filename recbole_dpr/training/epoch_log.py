@@ -74,5 +74,5 @@ class EpochLog:
         if stage.options.schedule == "constant":
             return True
         metric = stage.options.valid_metric.lower()
-        *_, before, last = (row["valid"].get(metric, 0.0) for row in rows if row["best"])
+        *_, before, last = (row["valid"].get(metric, 0.0) for row in rows if row.get("best"))
         return abs(last - before) > GAIN * abs(before)
