@@ -147,3 +147,65 @@ def test_no_phrasebook_and_no_training_text_holds_the_pairs():
         held |= {frame(pattern) for patterns in more.values() for pattern in patterns}
     pairs = {frame(text) for pair in PAIRS for side, text in pair.items() if side != "value"}
     assert not pairs & held
+
+
+WISHES = [
+    "{one}",
+    "{many}",
+    "a {one}",
+    "a {one} tonight",
+    "I love {many}",
+    "any good {many}?",
+    "I want a {one}",
+    "my wife loves {many}, so one of those please",
+    "looking for {many} like Notting Hill",
+    "recommend me a nice {one}",
+    "in the mood for a {one}",
+    "something like a {one} for date night",
+    "how about a {one}",
+    "{many} are my favorite",
+]
+REJECTIONS = [
+    "anything but another {one}",
+    "no {many}",
+    "I hate {many}",
+    "not a {one}",
+    "enough of {many}",
+    "I can't stand {many}",
+    "please no more {many}",
+    "{many} bore me",
+    "never liked {many}",
+    "I don't like {many} at all",
+    "not in the mood for a {one}",
+    "less {many}",
+]
+MEANT = {
+    "rom-com": {"Comedy", "Romance"},
+    "dark comedy": {"Comedy"},
+    "period piece": {"Drama"},
+    "space opera": {"Sci-Fi"},
+    "creature feature": {"Horror"},
+    "swashbuckler": {"Adventure"},
+    "spy movie": {"Thriller"},
+    "comic-book movie": {"Action"},
+}
+
+
+@pytest.mark.parametrize("word", MEANT)
+def test_words_that_the_reader_was_not_taught_are_read_as_ones_that_it_was(read, word):
+    """Of the 26 sentences one at most is misread; docs/prompts.md gives the figures."""
+    values = tuple(sorted(map(GENRES.index, MEANT[word])))
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    for frames, meant in ((WISHES, Intent(values, ())), (REJECTIONS, Intent((), values))):
+        intents = read([frame.format(one=word, many=plural) for frame in frames])
+        assert intents.count(meant) >= len(frames) - 1
+
+
+def test_a_minus_before_a_name_is_a_rejection(read):
+    names = [read.names[value].name for value in GENRES]
+    asked = [(a, b) for a in range(len(names)) for b in range(len(names)) if a != b]
+    intents = read([f"{names[a]} -{names[b]}" for a, b in asked])
+    right = sum(found == Intent((a,), (b,)) for found, (a, b) in zip(intents, asked, strict=True))
+    assert right >= 0.98 * len(asked)
+    alone = read([f"-{name}" for name in names])
+    assert alone == [Intent((), (value,)) for value in range(len(names))]
