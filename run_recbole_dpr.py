@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume",
         action=Once,
         metavar="RUN_DIR",
+        type=os.path.expanduser,  # a shell leaves the ~ behind a = alone
         help="go on with a run that was cut off, from its run folder",
     )
     processes = parser.add_argument_group(
@@ -137,7 +139,8 @@ def config_files(text: str | None) -> list[str]:
     """The files that `--config_files` names: split at spaces, unless the whole is one file."""
     if text is None:
         return []
-    return [text] if Path(text).is_file() else text.split()
+    files = [text] if Path(text).expanduser().is_file() else text.split()
+    return [os.path.expanduser(file) for file in files]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

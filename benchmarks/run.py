@@ -99,13 +99,13 @@ def queue(
     return runs, starts
 
 
-def show(runs: Sequence[Run], planned: Sequence[Run], folders: Folders) -> None:
+def show(runs: Sequence[Run], planned: Sequence[Run], folders: Folders, jobs: int) -> None:
     """Say what there is to do, and how long it will take."""
     for run in runs:
         seconds = estimate(run, folders.load(run.dataset))
         say(f"  {run!s:<40} {duration(seconds) if seconds else '-':>12}")
     done = [run for run in planned if run not in runs]
-    say(f"{len(runs)} to run, {len(done)} recorded; left: {time_left(runs, {}, folders, 1)}")
+    say(f"{len(runs)} to run, {len(done)} recorded; left: {time_left(runs, {}, folders, jobs)}")
     others = [r for r in done if recorded_with(folders, r) != experiment(r.options)]
     if others:
         say(
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in planned:
             folders.forget(run)
     runs, starts = queue(planned, suites, folders, options)
-    show(runs, planned, folders)
+    show(runs, planned, folders, args.jobs)
     if args.plan:
         return 0
     try:

@@ -40,8 +40,14 @@ def sweep(run_dir: str, strengths: list[float]) -> Swept:
         raise DPRError(f"{run_dir} holds a {config['model']}, which reads no prompts")
     phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
     prompts = PromptTable(len(dataset.attributes))
-    asked = prompted_tasks(test.dataset, phrasebook, prompts, config["task_seed"])
-    asked = [task for task in asked if task.phrases == "unseen"]
+    asked = prompted_tasks(
+        test.dataset,
+        phrasebook,
+        prompts,
+        config["task_seed"],
+        "unseen",
+        config["prompted_test_size"],
+    )
     model.set_prompts(prompts.texts)
     swept: Swept = {}
     for strength in sorted(strengths):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recbole_dpr.compat import load_recbole_checkpoint
 from recbole_dpr.errors import DPRError
-from recbole_dpr.files import replacing
+from recbole_dpr.files import no_run, replacing
 
 MODEL_FILE = "model.safetensors"  # the weights that evaluation and serving use
 FORMAT = 1  # of these files; raised when an older version could no longer read them rightly
@@ -56,6 +56,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         If the file is missing, cut off, changed since, not ours, or of a newer version.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise DPRError(no_run(path.parent))
     if not path.is_file():
         raise DPRError(
             f"{path.parent} has no {path.name}: its run was not finished (--resume={path.parent} goes on with "

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--strict", action="store_true", help="an unknown item is an error")
     made.add_argument("--explain", action="store_true", help="why each item stands where it does")
-    made.add_argument("--index", metavar="PATH", help="faiss index made by export")
+    made.add_argument("--index", metavar="PATH", type=expanduser, help="faiss index made by export")
     made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
     made.add_argument("--json", action="store_true", help="print one JSON object")
 
     made = command("export", "write the item vectors as a faiss index", export)
     made.add_argument("run", help="run folder")
-    made.add_argument("--faiss", required=True, metavar="PATH", help="file to write")
+    made.add_argument(
+        "--faiss", required=True, metavar="PATH", type=expanduser, help="file to write"
+    )
     made.add_argument("--kind", default="hnsw", help="exact, ivf or hnsw (default)")
     made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
 
@@ -74,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("run", help="run folder")
     made.add_argument("--host", default="127.0.0.1", help="127.0.0.1: this machine alone")
     made.add_argument("--port", type=int, default=8000)
-    made.add_argument("--index", metavar="PATH", help="faiss index made by export")
+    made.add_argument("--index", metavar="PATH", type=expanduser, help="faiss index made by export")
     made.add_argument("--reader", nargs="+", metavar="NAME", help=READER)
 
     made = command("info", "what a run folder holds", info)

@@ -22,7 +22,7 @@ from recbole_dpr.options import (
 CONFIG_DICT = "config_dict"
 
 # Options whose value is a path: a leading ~ is the user's home, also behind a `=`.
-PATHS = ("data_path", "checkpoint_dir", "backbone_checkpoint", "checkpoint", "resume")
+PATHS = ("data_path", "checkpoint_dir", "backbone_checkpoint", "checkpoint")
 
 # Options that are given in part: what is left out keeps its default.
 MERGED = ("eval_args", "task_mix")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -13,23 +13,52 @@ import colorlog
 from recbole.utils.logger import RemoveColorFilter, log_colors_config
 
 DATE = "%d %b %H:%M"
-OF_A_RUN = "recbole_dpr run"
+
+LogTo = Callable[[Path, str | None], logging.Logger]
 
 
-def log_to(run_dir: Path, state: str | None) -> logging.Logger:
-    """Log to the console and to ``<run folder>/<name of the run folder>.log``.
+@contextmanager
+def run_log() -> Iterator[LogTo]:
+    """Log to the console, and to the run folder as soon as there is one, what is said inside.
 
-    To be called inside `held`. RecBole's trainer names its tensorboard folder (``log_tensorboard/...``) after
-    that file.
+    Yields a function to call with the run folder and RecBole's option ``state`` ("info", "debug", "warning",
+    "error" or "critical"). It gives the root logger, whose file is ``<run folder>/<name of the run folder>.log``:
+    RecBole's trainer names its tensorboard folder (``log_tensorboard/...``) after that file.
 
-    Parameters
-    ----------
-    run_dir : Path
-    state : str or None
-        RecBole's option: "info", "debug", "warning", "error" or "critical".
+    What is said before is kept for it. Where it is never called, warnings go where they always do. The root
+    logger lets information through meanwhile, to handlers of the caller's, too.
     """
-    level = getattr(logging, (state or "info").upper(), logging.INFO)
     logger = logging.getLogger()
+    level = logger.level
+    keeper = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
+    ours: list[logging.Handler] = []
+
+    def log_to(run_dir: Path, state: str | None) -> logging.Logger:
+        ours.extend(_handlers(run_dir))
+        logger.setLevel(getattr(logging, (state or "info").upper(), logging.INFO))
+        for handler in ours:
+            handler.setLevel(logger.level)
+            logger.addHandler(handler)
+        logger.removeHandler(keeper)
+        _repeat(keeper.buffer, ours)
+        return logger
+
+    logger.addHandler(keeper)
+    logger.setLevel(min(level, logging.INFO))
+    try:
+        yield log_to
+    finally:
+        logger.removeHandler(keeper)
+        # A handler that stood there before has heard them already.
+        if not logger.handlers and logging.lastResort:
+            _repeat(keeper.buffer, [logging.lastResort])
+        for handler in ours:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(level)
+
+
+def _handlers(run_dir: Path) -> list[logging.Handler]:
     console = logging.StreamHandler()
     console.setFormatter(
         colorlog.ColoredFormatter(
@@ -42,44 +71,11 @@ def log_to(run_dir: Path, state: str | None) -> logging.Logger:
     file.setFormatter(logging.Formatter("%(asctime)-15s %(levelname)s  %(message)s", DATE))
     # The filter changes the record itself, so the file comes after the console.
     file.addFilter(RemoveColorFilter())
-    handlers: tuple[logging.Handler, ...] = (console, file)
+    return [console, file]
+
+
+def _repeat(records: Sequence[logging.LogRecord], handlers: Sequence[logging.Handler]) -> None:
     for handler in handlers:
-        handler.setLevel(level)
-        handler.set_name(OF_A_RUN)
-        logger.addHandler(handler)
-    logger.setLevel(level)
-    return logger
-
-
-@contextmanager
-def held() -> Iterator[None]:
-    """Keep what is logged inside for the log that `log_to` begins there: a run has its folder after its data.
-
-    Where that does not come to be, warnings go where they always do. The root logger lets information through
-    meanwhile, to handlers of the caller's, too. Handlers of an earlier run in the same process are closed.
-    """
-    logger = logging.getLogger()
-    for earlier in _of_a_run():
-        logger.removeHandler(earlier)
-        earlier.close()
-    keeper = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
-    level = logger.level
-    logger.addHandler(keeper)
-    logger.setLevel(min(level, logging.INFO))
-    try:
-        yield
-    except BaseException:
-        logger.setLevel(level)
-        raise
-    finally:
-        logger.removeHandler(keeper)
-        # A handler that stood there before has heard them already.
-        others = [] if logger.handlers else [logging.lastResort]
-        for handler in _of_a_run() or others:
-            for record in keeper.buffer:
-                if handler is not None and record.levelno >= handler.level:
-                    handler.handle(record)
-
-
-def _of_a_run() -> list[logging.Handler]:
-    return [h for h in logging.getLogger().handlers if h.get_name() == OF_A_RUN]
+        for record in records:
+            if record.levelno >= handler.level:
+                handler.handle(record)

@@ -14,13 +14,13 @@ from recbole.utils import init_seed, set_color
 from recbole_dpr.config import DPRConfig
 from recbole_dpr.data.catalogue import check_catalogue
 from recbole_dpr.data.dataset import PromptDataset
-from recbole_dpr.data.loading import load_data, say_of_repeats
+from recbole_dpr.data.loading import Splits, load_data, say_of_repeats
 from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.errors import DPRError
 from recbole_dpr.evaluation.compared import rerank_scorer
 from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
-from recbole_dpr.logs import held, log_to
+from recbole_dpr.logs import run_log
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
@@ -76,19 +76,8 @@ def run_recbole_dpr(
         For whatever the user can put right; the message names it.
     """
     started = perf_counter()
-    own_class = model if isinstance(model, type) else None
-    with held():
-        if resume:
-            if isinstance(model, str) or dataset or config_file_list:
-                raise DPRError(
-                    "a run that goes on takes model, data set and options from its folder: leave out model, "
-                    "dataset and config files"
-                )
-            config = DPRConfig.from_run(resume, own_class, config_dict, command_line)
-        else:
-            config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
-            if config["resume"]:
-                raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
+    with run_log() as log_to:
+        config = _config_of(model, dataset, config_file_list, config_dict, command_line, resume)
         data, phrasebook, built = prepare(config)
         # What cannot be used is refused before anything is written or trained.
         rerank_scorer(config, data.whole, [])
@@ -97,27 +86,29 @@ def run_recbole_dpr(
         loader = training_loader(config, data, built)
         run_dir = Path(resume) if resume else new_run_dir(config)
         logger = log_to(run_dir, config["state"])
-    logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
-    logger.info(data.whole)
-    if config["promptable"]:
-        say_of_repeats(data.train, config["exclude_history"])
-    logger.debug(config)
+        logger.info(set_color(f"{config['model']} on {config['dataset']}", "pink") + f": {run_dir}")
+        logger.info(data.whole)
+        if config["promptable"]:
+            say_of_repeats(data.train, config["exclude_history"])
+        logger.debug(config)
 
-    init_seed(config["seed"], config["reproducibility"])
-    with _resumable(run_dir):
-        trainer = DPRTrainer(config, built, run_dir, prompted_training(config, data, phrasebook))
-        if resume and (run_dir / RESUME_FILE).is_file():
-            trainer.resume(run_dir / RESUME_FILE)
-            started -= sum(trainer.seconds.values())  # what earlier processes have trained
-        write_run_folder(run_dir, config, data, phrasebook)
-        score, result = trainer.fit(
-            loader,
-            data.valid,
-            saved=saved,
-            show_progress=config["show_progress"],
-        )
-        metrics = write_results(trainer, data, phrasebook, started)
-    logger.info("\n" + summary_table(metrics))
+        init_seed(config["seed"], config["reproducibility"])
+        with _resumable(run_dir):
+            trainer = DPRTrainer(
+                config, built, run_dir, prompted_training(config, data, phrasebook)
+            )
+            if resume and (run_dir / RESUME_FILE).is_file():
+                trainer.resume(run_dir / RESUME_FILE)
+                started -= sum(trainer.seconds.values())  # what earlier processes have trained
+            write_run_folder(run_dir, config, data, phrasebook)
+            score, result = trainer.fit(
+                loader,
+                data.valid,
+                saved=saved,
+                show_progress=config["show_progress"],
+            )
+            metrics = write_results(trainer, data, phrasebook, started)
+        logger.info("\n" + summary_table(metrics))
     return {
         "best_valid_score": score,
         "valid_score_bigger": trainer.valid_metric_bigger,
@@ -126,6 +117,28 @@ def run_recbole_dpr(
         "tasks": metrics["tasks"],
         "run_dir": str(run_dir),
     }
+
+
+def _config_of(
+    model: str | type | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    config_dict: dict[str, Any] | None,
+    command_line: Sequence[str],
+    resume: str | Path | None,
+) -> DPRConfig:
+    """The config of a new run, or of one that goes on."""
+    if not resume:
+        config = DPRConfig(model, dataset, config_file_list, config_dict, command_line)
+        if config["resume"]:
+            raise DPRError("resume is no option of a new run: use run_recbole_dpr(resume=...)")
+        return config
+    if isinstance(model, str) or dataset or config_file_list:
+        raise DPRError(
+            "a run that goes on takes model, data set and options from its folder: leave out model, "
+            "dataset and config files"
+        )
+    return DPRConfig.from_run(resume, model, config_dict, command_line)
 
 
 @contextmanager
@@ -168,6 +181,18 @@ def load_data_and_model(
         If the folder is no finished run, the data set is gone or another one, or an option is given that
         only a training can hear.
     """
+    config, loaded, data = _load_run(run_dir, model, config_dict, command_line)
+    loader = training_loader(config, data, loaded)
+    return config, loaded, data.whole, loader, data.valid, data.test
+
+
+def _load_run(
+    run_dir: str | Path,
+    model: type | None,
+    config_dict: dict[str, Any] | None,
+    command_line: Sequence[str],
+) -> tuple[DPRConfig, Any, Splits]:
+    """Config, model and data of a finished run."""
     config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
     reader = config["reader"] if "reader" in config.given else None
     recommender = load(run_dir, model, config["device"], reader=reader)
@@ -180,8 +205,7 @@ def load_data_and_model(
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
     recommender.catalogue.check(data.whole, run_dir, knows_users(recommender.model))
-    loader = training_loader(config, data, recommender.model)
-    return config, recommender.model, data.whole, loader, data.valid, data.test
+    return config, recommender.model, data
 
 
 def objective_function(
@@ -232,8 +256,6 @@ def evaluate(
     DPRError
         As `load_data_and_model`.
     """
-    config, loaded, dataset, _, valid, test = load_data_and_model(
-        run_dir, model, config_dict, command_line
-    )
-    phrasebook = Phrasebook.load(config["phrasebook"], dataset.attributes.values)
-    return measure(config, valid, test, loaded, phrasebook)[0]
+    config, loaded, data = _load_run(run_dir, model, config_dict, command_line)
+    phrasebook = Phrasebook.load(config["phrasebook"], data.whole.attributes.values)
+    return measure(config, data.valid, data.test, loaded, phrasebook)[0]

@@ -9,6 +9,7 @@ import yaml
 
 from recbole_dpr import objective_function, run_recbole_dpr
 from recbole_dpr.errors import DPRError
+from recbole_dpr.quick_start import evaluate
 from recbole_dpr.run_folder import new_run_dir
 from recbole_dpr.training.trainer import DPRTrainer
 
@@ -93,6 +94,18 @@ def test_what_is_said_before_there_is_a_folder_stands_in_its_log(tiny_options, c
     first = log.read_text().splitlines()[0]
     assert first.endswith("eval_step=5 does nothing: every epoch is validated")
     assert "WARNING" in first
+
+
+def test_a_runs_log_ends_with_it(tiny_options):
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    run_dir = Path(run_recbole_dpr("SASRec", "tiny", config_dict=tiny_options)["run_dir"])
+    assert (root.level, root.handlers) == before
+    (log,) = run_dir.glob("*.log")
+    written = log.read_text()
+    evaluate(run_dir)
+    root.warning("of somebody else")
+    assert log.read_text() == written
 
 
 def test_what_a_failed_start_has_said_is_not_lost(tiny_options, monkeypatch, capsys):

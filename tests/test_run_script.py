@@ -107,6 +107,18 @@ def test_config_files_are_separated_by_spaces(calls, tmp_path):
     assert [call["config_file_list"] for call in calls] == [[str(first)] * 2, [str(second)]]
 
 
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder(calls, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my run.yaml").write_text("epochs: 1\n")
+    run_recbole_dpr.main(["--config_files=~/my run.yaml"])
+    run_recbole_dpr.main(["--config_files=~/a.yaml ~/b.yaml", "--resume=~/run"])
+    assert [call["config_file_list"] for call in calls] == [
+        [f"{tmp_path}/my run.yaml"],
+        [f"{tmp_path}/a.yaml", f"{tmp_path}/b.yaml"],
+    ]
+    assert calls[1]["resume"] == f"{tmp_path}/run"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -21,7 +21,7 @@ WINDOW = "window"
 
 def small_enough(batch_size: int, samples: int) -> int:
     """`batch_size`, or less where an epoch of so many samples would have less than `FEWEST` batches."""
-    return min(batch_size, math.ceil(samples / FEWEST))
+    return min(batch_size, max(1, samples // FEWEST))
 
 
 class WindowLoader:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,8 +17,13 @@ from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
 
 READ_AT_ONCE = 256  # prompts that the readers see in one go at most,
-RULES = "2"  # changed when `_read` makes something else of the same logits, so that no cache answers for it
 READ_PAIRS = 1 << 16  # of as many prompts and values as these
+
+# What other code made of the same text and weights must not be answered from a cache.
+CODE = "".join(
+    inspect.getsource(sys.modules[name])
+    for name in (Mentions.__module__, PromptReader.__module__, __name__)
+)
 
 Readers = Sequence[tuple[TextEncoder, PromptReader]]
 
@@ -38,7 +45,7 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
     if not (encoder.keeps and all(reader.comes_trained for _, reader in readers)):
         return read(texts)
     marks = [f"{of.version}-{fingerprint(reader, mentions)}" for of, reader in readers]
-    mark = hashlib.blake2b(" ".join([RULES, *marks]).encode(), digest_size=8).hexdigest()
+    mark = hashlib.blake2b(" ".join([CODE, *marks]).encode(), digest_size=8).hexdigest()
     return encoder.kept(f"intents-{mark}", texts, read)
 
 

@@ -79,7 +79,9 @@ class SemanticSpace(nn.Module):
         return self._kept[1]
 
     def _placed(self) -> Tensor:
-        return self.project(self.item_text) + self.free.weight
+        # What is kept stands for later passes, too, that may be of full precision.
+        with torch.autocast(self.item_text.device.type, enabled=False):
+            return self.project(self.item_text) + self.free.weight
 
     def item_part(self) -> Tensor:
         """The semantic part of the item vectors, ``[n_items, part]``."""

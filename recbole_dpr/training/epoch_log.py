@@ -61,6 +61,8 @@ class EpochLog:
 
     def end(self, stage: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
         """Say where the best of a stage's epochs is not among them, or is the last of all."""
+        if not any(row["valid"] for row in rows):
+            return  # nothing was compared
         best = [row.get("best") for row in rows]  # older runs that are gone on with do not say
         which = f"stage {stage.number} ({stage.title})"
         if not any(best):

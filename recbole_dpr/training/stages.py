@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from recbole_dpr.data.alignment import AlignmentLoader
 from recbole_dpr.data.dataset import PromptDataset
@@ -139,7 +139,7 @@ def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:
         replace(options, epochs=epochs, patience=epochs),
         PrefixLoader(config, dataset, None, options.prefixes),
         model.calculate_loss,
-        [(list(model.parameters()), options.learning_rate)],
+        [(_trained(model), options.learning_rate)],
         False,
     )
 
@@ -147,17 +147,20 @@ def own_stage(config: Any, model: Any, dataset: PromptDataset) -> Stage:
 def collaborative_stage(config: Any, backbone: Backbone, loss: Loss, loader: Any) -> Stage:
     """Stage 1: collaborative pre-training of the backbone."""
     options = config.stage(1)
-    # What the model itself has frozen (vectors of a knowledge graph, say) stays so.
-    parameters = [weight for weight in backbone.parameters() if weight.requires_grad]
     return Stage(
         1,
         "collaborative pre-training",
         options,
         loader,
         loss,
-        [(parameters, options.learning_rate)],
+        [(_trained(backbone), options.learning_rate)],
         False,
     )
+
+
+def _trained(backbone: Module) -> list[Parameter]:
+    """All but what the model itself has frozen (vectors of a knowledge graph, say)."""
+    return [weight for weight in backbone.parameters() if weight.requires_grad]
 
 
 def alignment_stage(

@@ -145,7 +145,8 @@ class DPRTrainer(Trainer):
         self.eval_collector.data_collect(train_data)
         with closing(self.tensorboard):  # RecBole leaves it open, with a thread of its own
             for stage in self.stages(train_data):
-                if not stage.options.epochs:
+                cut_off_here = self._resumed and self._resumed.stage == stage.number
+                if not (stage.options.epochs or cut_off_here):
                     self.logger.info(f"stage {stage.number} ({stage.title}) is skipped: 0 epochs")
                     continue
                 self._begin(stage)
@@ -225,7 +226,7 @@ class DPRTrainer(Trainer):
                 "steps": steps,
                 "loss": loss,
                 "valid": result,
-                "best": improved,
+                "best": improved and bool(result),
                 "seconds": round(seconds, 3),
                 "train_seconds": round(trained, 3),
             }

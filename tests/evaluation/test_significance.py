@@ -67,7 +67,9 @@ def test_chance_alone_is_rarely_called_significant():
 
 
 def test_a_difference_that_is_the_same_for_everybody_has_no_spread():
-    assert paired_p(np.full(10, 0.1)) == 0.0
+    # All on one side of 0: what a fair coin does twice in 2^n throws.
+    assert paired_p(np.full(10, 0.1)) == pytest.approx(2 / 2**10)
+    assert paired({"DPR": [1, 1], "filter": [3, 3]}, "DPR", 10)["filter"]["p"] == 0.5
 
 
 def test_fewer_than_two_users_tell_nothing():

@@ -187,6 +187,10 @@ def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
         patched.setattr(reading, "_read", lambda *_, **__: pytest.fail("read again"))
         for again, once in zip(second.read(texts), (include, exclude), strict=True):
             assert torch.equal(again, once)
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "CODE", "that of another version")
+        patched.setattr(reading, "_read", lambda texts, **__: (include[:0], exclude[:0]))
+        assert not len(second.read(["nothing blue"])[0])
     third.reader.judge[-1].bias.data += 1000 * torch.tensor([0.0, 1.0, 0.0])  # another reader
     assert third.read(texts)[0][0].all()
 
@@ -263,6 +267,9 @@ def test_semantic_item_vectors_are_kept_until_they_change(built):
         torch.testing.assert_close(semantic.items(), semantic.double().items().float())
         assert not torch.isclose(semantic.float().items(), kept).any()
     assert semantic.requires_grad_(False).items() is semantic.items()
+    with torch.autocast("cpu", torch.bfloat16):  # kept in full: later passes may be without
+        kept = semantic.float().items()
+    torch.testing.assert_close(kept, semantic.project(semantic.item_text) + semantic.free.weight)
 
 
 def test_the_steering_trains_neither_backbone_nor_reader(tiny_config):

@@ -36,6 +36,12 @@ def test_a_stage_that_still_gains_at_the_end_is_too_short(caplog, last, says):
     assert ("was best in its last epoch: more of them may be better" in caplog.text) == says
 
 
+def test_a_stage_that_nothing_compares_has_no_best_epoch(caplog):
+    caplog.set_level("INFO")
+    say_of_the_end("constant", [{"best": False, "valid": {}}] * 3)
+    assert not caplog.text
+
+
 def say_of_the_end(schedule, rows):
     options = SimpleNamespace(epochs=len(rows), schedule=schedule, valid_metric="NDCG@10")
     stage = Stage(1, "pre-training", options, [], len, [], False)

@@ -76,6 +76,17 @@ def test_a_run_that_has_ended_goes_on_for_more_epochs(options):
     assert [row["epoch"] for row in history if row["stage"] == 3] == [0, 1, 2]
 
 
+def test_a_stage_that_is_to_go_on_no_longer_leaves_its_best_weights(options):
+    short = options | {"stage3_patience": 5}
+    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=short)["run_dir"])
+    ended = Progress.load(run_dir / RESUME_FILE)
+    assert ended.stage == 3 and ended.best
+    result = run_recbole_dpr(resume=run_dir, command_line=["--stage3_epochs=0"])
+    weights = load_file(run_dir / "model.safetensors")
+    assert_close({name: weights[name] for name in ended.best}, ended.best, rtol=0, atol=0)
+    assert result["best_valid_score"] == ended.best_valid_score
+
+
 def test_a_resumed_run_counts_the_seconds_of_all_its_parts(options):
     run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)["run_dir"])
     ended = Progress.load(run_dir / RESUME_FILE)

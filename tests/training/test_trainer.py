@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from recbole.model.sequential_recommender import SASRec
 from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
@@ -218,6 +219,35 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     tensors, about = checkpoint.load_tensors(path)
     assert tensors["a"].tolist() == [1, 1, 1] and about == {"n": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+class OwnPretraining(SASRec):
+    """Has a stage 0 of its own, and keeps what it has drawn of positions."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.position_embedding.requires_grad_(False)
+
+    def pretrain(self):
+        """S3Rec's sign that there is something to do before stage 1."""
+
+
+@pytest.mark.parametrize("pretrain_epochs", [0, 1])
+def test_what_a_model_has_frozen_stays_so(options, pretrain_epochs):
+    options = options | {"pretrain_epochs": pretrain_epochs, "stage2_epochs": 0, "stage3_epochs": 0}
+    with_epochs, without = (
+        load_file(
+            Path(
+                run_recbole_dpr(OwnPretraining, "tiny", config_dict=options | {"stage1_epochs": n})[
+                    "run_dir"
+                ]
+            )
+            / "model.safetensors"
+        )
+        for n in (1, 0)
+    )
+    name = "backbone.model.position_embedding.weight"
+    assert torch.equal(with_epochs[name], without[name])
 
 
 def test_a_plain_model_that_is_not_causal_trains_on_prefixes(options):
