@@ -19,8 +19,9 @@ from recbole_dpr.data.prompts import PromptTable
 from recbole_dpr.data.tasks import PromptedTask, logged_task, prompted_tasks, validation_tasks
 from recbole_dpr.evaluation.compared import compared_systems, rerank_scorer
 from recbole_dpr.evaluation.evaluate import evaluate_tasks, prompted_systems
+from recbole_dpr.evaluation.examples import collect_examples
 from recbole_dpr.evaluation.reading import reading
-from recbole_dpr.evaluation.report import collect_examples, write_report
+from recbole_dpr.evaluation.report import write_report
 from recbole_dpr.evaluation.steereval import delta_auc, steering_tasks
 from recbole_dpr.evaluation.systems import System, family
 from recbole_dpr.evaluation.text_systems import TextSimilarity, tuned_weights

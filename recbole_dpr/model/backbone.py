@@ -11,11 +11,11 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_dpr.data.dataset import SEEN_LIST
 from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.losses import catalogue_cross_entropy
-from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.probe import check_product, probe
+from recbole_dpr.model.single_items import KeptScores, score_singly
 from recbole_dpr.model.steering import (
     ITEMS,
     LENGTHS,
@@ -26,9 +26,6 @@ from recbole_dpr.model.steering import (
     embeddings,
     steering_of,
 )
-
-PAIRS = 4096  # of a history and an item, that a model which scores single items scores at once
-KEPT = 2**26  # scores of single items that are kept, a quarter of a gigabyte
 
 
 class Backbone(nn.Module):
@@ -61,7 +58,7 @@ class Backbone(nn.Module):
     def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
         self.model = model
-        self._kept: tuple[Stamp, dict[Any, Tensor]] = ([], {})
+        self._score_singly = KeptScores(model)
         self.steering: Steering = steering_of(type(model))
         name = type(model).__name__
         if isinstance(self.steering, Scores):
@@ -76,8 +73,8 @@ class Backbone(nn.Module):
                     "`steering = Vector(...)` or `Scores(...)` of recbole_dpr.model.steering"
                 )
             self.size = self.steering.items(model).shape[1]
-            _check_product(self)
-            self.causal, reason = _probe(self)
+            check_product(self)
+            self.causal, reason = probe(self)
             # Whether `forward` ends with `gather_indexes`, so that what it gathers from are the states.
             self._passes_on = self.causal and not self.steering.positionwise
             steered = "moving its user vector"
@@ -161,25 +158,6 @@ class Backbone(nn.Module):
                 return scores, states
         return scores, self.states(items, interaction.interaction.get(self.model.USER_ID))
 
-    def _score_singly(self, interaction: Interaction) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            return score_singly(self.model, interaction)
-        # A catalogue times over the model's work: while the weights stay as they are, it is kept.
-        now = stamp(self.model.parameters())
-        if self._kept[0] != now or len(self._kept[1]) * self.model.n_items > KEPT:
-            self._kept = now, {}
-        kept = self._kept[1]
-        users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
-        keys = [
-            (user, tuple(history))
-            for user, history in zip(users.tolist(), items.tolist(), strict=True)
-        ]
-        new = [row for row, key in enumerate(keys) if key not in kept]
-        if new:
-            scores = score_singly(self.model, interaction[new])
-            kept.update(zip((keys[row] for row in new), scores, strict=True))
-        return torch.stack([kept[key] for key in keys])
-
     def training_loss(self, interaction: Interaction, exclude_history: bool = False) -> Any:
         """Stage 1: on windows the catalogue's cross entropy at every target, on prefixes the model's own loss.
 
@@ -200,24 +178,6 @@ def own_scores(model: SequentialRecommender, interaction: Interaction) -> Tensor
     if steering_of(type(model)).single:
         return score_singly(model, interaction)
     return model.full_sort_predict(interaction).view(len(interaction), -1)
-
-
-def score_singly(model: Any, interaction: Interaction) -> Tensor:
-    """Scores of the whole catalogue, ``[B, n_items]``, by a model that scores one item at a time."""
-    catalogue = torch.arange(model.n_items, device=interaction[model.ITEM_SEQ].device)
-    # Everything in a batch is copied for every item.
-    interaction = Interaction({k: v for k, v in interaction.interaction.items() if k != SEEN_LIST})
-    rows = max(1, PAIRS // len(catalogue))
-    scores = []
-    for begin in range(0, len(interaction), rows):
-        some = interaction[slice(begin, begin + rows)]
-        parts = []
-        for items in catalogue.split(PAIRS):
-            pairs = some.repeat_interleave(len(items))
-            pairs[model.ITEM_ID] = items.repeat(len(some))
-            parts.append(model.predict(pairs).view(len(some), len(items)))
-        scores.append(torch.cat(parts, dim=1))
-    return torch.cat(scores)
 
 
 def complete(model: Any, interaction: Interaction) -> Interaction:
@@ -271,54 +231,3 @@ def _gathering(model: Any, pick: bool = True) -> Iterator[list[tuple[Tensor, Ten
         yield gathered
     finally:
         del model.gather_indexes  # the class's own method shows again
-
-
-@contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
-
-
-def _histories(backbone: Backbone) -> Tensor:
-    """Two histories ``[2, L]`` of full length that differ in their second half."""
-    n_items, length = backbone.model.n_items, backbone.model.max_seq_length
-    item = torch.arange(length, device=backbone.item_vectors().device)
-    known = max(1, n_items - 2)  # RecBole's S3Rec counts its mask token as an item
-    changed = torch.where(item < max(1, length // 2), item, item + 1)
-    return 1 + torch.stack([item, changed]) % known
-
-
-def _check_product(backbone: Backbone) -> None:
-    with _at_rest(backbone.model):
-        items = _histories(backbone)
-        lengths = (items != 0).sum(dim=1)
-        model = backbone.model
-        own = backbone.scores(Interaction({model.ITEM_SEQ: items, model.ITEM_SEQ_LEN: lengths}))
-        product = backbone.user_vectors(items) @ backbone.item_vectors().T
-    if own.shape != product.shape or not _close(own, product):
-        raise DPRError(
-            f"the scores of {type(model).__name__} are not the dot product of its forward and its "
-            "item_embedding: let the class say `steering = Vector(...)` or `Scores(...)` of "
-            "recbole_dpr.model.steering"
-        )
-
-
-def _probe(backbone: Backbone) -> tuple[bool, str]:
-    """Change later items and see whether earlier states move."""
-    with _at_rest(backbone.model):
-        states = backbone.positions(_histories(backbone))
-    if states is None:
-        return False, "it has a state for the last position only"
-    earlier = states[:, : max(1, states.shape[1] // 2)]
-    if _close(earlier[0], earlier[1]):
-        return True, "no earlier state moves when later items change"
-    return False, "its states look at later items"
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal up to the rounding of their largest numbers."""
-    return bool((a - b).abs().max() <= 1e-4 * a.abs().max())

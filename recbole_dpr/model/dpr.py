@@ -182,7 +182,24 @@ class DPR(SequentialRecommender):
         prompts = asked.new_zeros(*where.shape, asked.shape[1])
         prompts[where] = asked
         attended = self.fusion(states, items, self.semantic.items()[items], prompts)
-        moved = self.experts(torch.cat([states[where], asked, attended[where]], dim=1), asked)
+        return self.move(states[where], asked, attended[where], include, exclude)
+
+    def move(
+        self, state: Tensor, asked: Tensor, attended: Tensor, include: Tensor, exclude: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Shift and semantic part of n user vectors, as `steer` gives them.
+
+        Parameters
+        ----------
+        state : Tensor ``[n, d]``
+            Of `states`, at the n positions.
+        asked : Tensor ``[n, p]``
+            The intents, embedded.
+        attended : Tensor ``[n, f]``
+            What the fusion has made of the histories up to there.
+        include, exclude : BoolTensor ``[n, V]``
+        """
+        moved = self.experts(torch.cat([state, asked, attended], dim=1), asked)
         size = self.backbone.size
         shift, semantic = moved[:, :size], self.dropout(moved[:, size:])
         # The wish itself is what stage 2 has aligned: dropout there would let unwanted items through.

@@ -104,9 +104,8 @@ class Steering:
         state = _at(states, last)
         prompt = self.model.prompt(include, exclude)
         attended = self._attend(states, state, items, last, prompt)
-        moved = self.model.experts(torch.cat([state, prompt, attended], dim=1), prompt)
-        moved[:, self.size :] += self.model.semantic(include, exclude)
-        return rows, moved * strength
+        moved = self.model.move(state, prompt, attended, include, exclude)
+        return rows, torch.cat(moved, dim=1) * strength
 
 
 def _at(states: Tensor, last: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from recbole.data.interaction import Interaction
 
+from recbole_dpr.evaluation.examples import Example, collect_examples
 from recbole_dpr.evaluation.plots import plot_router, plot_systems, plot_training
-from recbole_dpr.evaluation.report import Example, collect_examples, write_report
+from recbole_dpr.evaluation.report import write_report
 from recbole_dpr.evaluation.tables import summary_table
 
 

@@ -11,16 +11,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from recbole_dpr.errors import DPRError
+from recbole_dpr.evaluation.cross_encoder import CrossEncoder
+from recbole_dpr.evaluation.pair_scorer import HISTORY, ITEM_WORDS
 from recbole_dpr.evaluation.rerank import rerankers
-from recbole_dpr.evaluation.scorers import (
-    HISTORY,
-    ITEM_WORDS,
-    QUESTION,
-    CrossEncoder,
-    YesNo,
-    find_scorer,
-)
+from recbole_dpr.evaluation.scorers import find_scorer
 from recbole_dpr.evaluation.systems import PromptedBatch
+from recbole_dpr.evaluation.yes_no import QUESTION, YesNo
 
 COLOURS = ("red", "blue", "green")
 # Item 0 is the padding; the others are red, blue and green in turn.

@@ -3,7 +3,7 @@
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_dpr.model import backbone
+from recbole_dpr.model import single_items
 
 
 class Pairs:
@@ -23,7 +23,7 @@ def test_a_catalogue_is_scored_in_slices(monkeypatch):
     batch = Interaction({"item_id_list": torch.tensor([[1, 2], [3, 0], [5, 6]])})
     expected = torch.arange(11.0) + 100 * torch.tensor([[1.0], [3], [5]])
     for pairs, largest in ((4, 4), (11, 11), (25, 22), (1000, 33)):
-        monkeypatch.setattr(backbone, "PAIRS", pairs)
+        monkeypatch.setattr(single_items, "PAIRS", pairs)
         model = Pairs()
-        assert torch.equal(backbone.score_singly(model, batch), expected)
+        assert torch.equal(single_items.score_singly(model, batch), expected)
         assert model.largest == largest
