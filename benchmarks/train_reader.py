@@ -5,7 +5,7 @@
 
 Every step reads sentences made afresh (benchmarks/reader/): two thirds about films and the genres of MovieLens,
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.
-The unseen and hard phrases of the phrasebooks, and the idioms and implied wishes kept out, are only measured. The shipped
+The unseen and hard phrases of the phrasebooks, and the idioms, implied wishes and utterances kept out, are only measured. The shipped
 one takes twenty minutes on two CPU cores; nothing is downloaded.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
-from reader.sentences import Sentences, film_titles
+from reader.sentences import Sentences, film_titles, uttered_values
 from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
 from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
@@ -140,6 +140,12 @@ def arguments() -> argparse.Namespace:
         help="share of the encoder's own layers in those that are written (arXiv 2109.01903)",
     )
     parser.add_argument(
+        "--utterances",
+        type=float,
+        default=0.0,
+        help="share of the prompts that are whole ones of reader/utterances/; the readers that ship have learned from none",
+    )
+    parser.add_argument(
         "--precision",
         default="bfloat16",
         choices=["bfloat16", "float32"],
@@ -159,6 +165,8 @@ def arguments() -> argparse.Namespace:
     args.rank = RANK if args.rank is None else args.rank
     if min(args.steps, args.batch_size, args.log_every, args.measured, args.rank) < 1:
         parser.error("--steps, --batch_size, --log_every, --measured and --rank must be 1 or more")
+    if not 0 <= args.utterances <= 1:
+        parser.error("--utterances is a share, from 0 to 1")
     folder = args.out.parent.is_dir() and not args.out.is_dir()
     if args.out.suffix != ".safetensors" or not folder:
         parser.error(f"--out must be a .safetensors file in a folder that is there, not {args.out}")
@@ -177,9 +185,11 @@ def main() -> None:
     )
     genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
     values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
+    if args.utterances:
+        values = list(dict.fromkeys([*values, *uttered_values("generic")]))
     movies, generic = domains = [
-        Sentences("movies", genres, film_titles()),
-        Sentences("generic", values),
+        Sentences("movies", genres, film_titles(), args.utterances),
+        Sentences("generic", values, (), args.utterances),
     ]
     names = [domain.book.readable for domain in domains]
     held_out = {
@@ -187,6 +197,7 @@ def main() -> None:
         "hard": Measured(names[0], from_phrasebook(movies.book, args.measured, "hard", 8)),
         "idioms": Measured(names[0], from_phrasebook(movies.idioms, args.measured, "unseen", 10)),
         "implied": Measured(names[0], movies.implied),
+        "uttered": Measured(names[0], movies.uttered),
         "generic": Measured(names[1], from_phrasebook(generic.book, args.measured, "unseen", 9)),
     }
     rng = np.random.default_rng(args.seed)

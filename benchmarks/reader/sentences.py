@@ -1,21 +1,23 @@
 """Sentences whose intent is known, as many as the training of the shipped reader asks for.
 
-Made of the training phrases of `properties/phrasebook/`, of the many more in `phrases.yaml` and `idioms.yaml`, and, for
-films, of the other words that people have for a genre (`names.yaml`) and of wishes that name none (`implied.yaml`).
+Whole utterances (`utterances/`), and sentences made of the training phrases of `properties/phrasebook/`, of the many more
+in `phrases.yaml` and `idioms.yaml`, and, for films, of the other words that people have for a genre (`names.yaml`) and of
+wishes that name none (`implied.yaml`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reader.utterances import Utterances
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.data.phrasebook import Phrasebook, roughen
 from recbole_dpr.data.phrasefile import NEEDED, SLOT, frame
 from recbole_dpr.files import properties_dir, read_yaml
 
@@ -53,8 +55,10 @@ class Sentences:
     values : list of str
     titles : list of str
         Film titles; they ask for nothing.
-    implied_out, idioms_out : float
-        Shares of the implied wishes and of the idioms that are never drawn, to measure.
+    share : float
+        Of the prompts that are whole utterances.
+    implied_out, idioms_out, uttered_out : float
+        Shares of the implied wishes, of the idioms and of the utterances that are never drawn, to measure.
 
     Attributes
     ----------
@@ -62,8 +66,10 @@ class Sentences:
         Its "train" phrases are those that are drawn from.
     idioms : Phrasebook
         Its "unseen" phrases are the idioms that are not.
-    implied : list of (str, Intent)
-        The implied wishes that are not.
+    utterances : Utterances
+        Those that are drawn.
+    implied, uttered : list of (str, Intent)
+        The implied wishes and the utterances that are not.
     """
 
     def __init__(
@@ -71,8 +77,10 @@ class Sentences:
         name: str,
         values: list[str],
         titles: Sequence[str] = (),
+        share: float = 0.0,
         implied_out: float = 0.1,
         idioms_out: float = 0.05,
+        uttered_out: float = 0.05,
     ) -> None:
         of_films = name == "movies"
         path = properties_dir() / "phrasebook" / f"{name}.yaml"
@@ -103,9 +111,18 @@ class Sentences:
                     intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
                     self.implied.append((self._titled(text, split), intent))
             self._implied[side] = [x for x, left in zip(said, is_out, strict=True) if not left]
+        self._share = share
+        self.utterances = Utterances(utterances(name, values), self.book)
+        said_so = [said for said in self.utterances.all if frames.take(said.pattern)]
+        is_out = split.random(len(said_so)) < uttered_out
+        self.uttered = [(x.text, x.intent) for x, left in zip(said_so, is_out, strict=True) if left]
+        self.utterances.all = [x for x, left in zip(said_so, is_out, strict=True) if not left]
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
         """One prompt, and what it asks for."""
+        if self._share and rng.random() < self._share:
+            text, intent = self.utterances.draw(rng)
+            return roughen(text, ROUGH, rng), intent
         values = rng.permutation(self._n_values).tolist()
         include: list[int] = []
         exclude: list[int] = []
@@ -198,6 +215,9 @@ class _Frames:
         ]
         self._taken = {frame(pattern) for patterns in apart for pattern in patterns}
         words = {word for book in books for word in book.get("held_out", [])}
+        named = [name for book in books for name in book.get("names", {}).values()]
+        groups = [name["synonyms"] for name in named if "synonyms" in name]
+        words |= {synonym["name"] for group in groups for synonym in group["unseen"]}
         self._held_out = re.compile(
             "|".join(rf"\b{re.escape(word)}" for word in sorted(words)), re.IGNORECASE
         )
@@ -207,6 +227,29 @@ class _Frames:
         new = frame(pattern) not in self._taken
         self._taken.add(frame(pattern))
         return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
+
+
+def utterances(domain: str, values: Sequence[str]) -> list[tuple[str, Intent]]:
+    """The utterances of a domain that speak of no other values than these, each with what it asks for."""
+    place = {value: i for i, value in enumerate(values)}
+    return [
+        (text, Intent(*(tuple(place[value] for value in side) for side in sides)))
+        for text, *sides in _utterance_file(domain)
+        if place.keys() >= set().union(*sides)
+    ]
+
+
+def uttered_values(domain: str) -> list[str]:
+    """All values that the utterances of a domain want or reject."""
+    return sorted(set().union(*(side for _, *sides in _utterance_file(domain) for side in sides)))
+
+
+def _utterance_file(domain: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Text, wanted and rejected values of each line."""
+    path = HERE / "utterances" / f"{domain}.tsv"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        include, exclude, text = line.split("\t")
+        yield text, include.split("|") if include else [], exclude.split("|") if exclude else []
 
 
 def film_titles() -> list[str]:

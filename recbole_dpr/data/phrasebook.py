@@ -99,6 +99,10 @@ class Phrasebook:
         """The splits that hold phrases: "unseen", "train", and "hard" where the file has such."""
         return [p for p in ("unseen", "train", "hard") if self._patterns["positive", p]]
 
+    def names_of(self, value: int, phrases: str) -> list[Name]:
+        """What a value is called, its own name first, then its synonyms in these phrases."""
+        return [self._names[value], *self._synonyms[phrases][value]]
+
     def prompt(self, intent: Intent, phrases: str, rng: Generator) -> str:
         """Say what an intent asks for, in "train" or "unseen" phrases, drawn with `rng`.
 
@@ -123,13 +127,13 @@ class Phrasebook:
         if self._small_talk[phrases] and rng.random() < chances["small_talk"]:
             talk = _choose(self._small_talk[phrases], rng)
             parts = _choose(([talk, *parts], [*parts, talk]), rng)
-        return _roughen(_sentences(parts), chances, rng)
+        return roughen(_sentences(parts), chances, rng)
 
     def neutral(self, phrases: str, rng: Generator) -> str:
         """Say something that asks for nothing; it may mention any of the values."""
         value = _below(len(self._names), rng)
         text = self._fill(self._key("neutral", phrases), {"value": (value,)}, rng)
-        return _roughen(text, self.sampling[phrases], rng)
+        return roughen(text, self.sampling[phrases], rng)
 
     def _fill(self, key: tuple[str, str], sides: dict[str, tuple[int, ...]], rng: Generator) -> str:
         kind, phrases = key
@@ -180,7 +184,7 @@ def _sentences(parts: Sequence[str]) -> str:
     return "".join(f"{part} " if part[-1] in ".!?" else f"{part}. " for part in others) + last
 
 
-def _roughen(text: str, chances: Mapping[str, float], rng: Generator) -> str:
+def roughen(text: str, chances: Mapping[str, float], rng: Generator) -> str:
     """Write as carelessly as people do."""
     lower = rng.random() < chances["lower"]
     no_stop = rng.random() < chances["no_stop"]

@@ -81,8 +81,9 @@ def evaluate_tasks(
         backbone's scores being there; what systems share counts for the first that asks, and ``DPR``
         runs the backbone once more, for its states).
     ranks : dict
-        For tests of significance: ``unseen`` / ``train`` / ``hard`` -> task -> ``{"rows": [...], "ranks":
-        {system: [...]}}``, the target's rank (1 = first, ties at their average) for each row.
+        For tests of significance: ``unseen`` / ``train`` / ``hard`` / ``logged`` -> task -> ``{"rows": [...],
+        "asked": checksum of what was asked, "ranks": {system: [...]}}``, the target's rank (1 = first, ties
+        at their average) for each row.
 
     Raises
     ------

@@ -144,10 +144,11 @@ def test_the_command_writes_a_reader_and_says_how_well_it_reads(tmp_path, kind):
     command += ["--text_encoder", str(find_encoder(None)), "--layers=1", "--rank=2"] * (
         kind == "other"
     )
+    command += ["--utterances=0.5"] * (kind == "shipped")
     command += ["--steps=2", "--log_every=2", "--measured=12", "--batch_size=4", "--device=cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     read = json.loads(done.stdout.splitlines()[-1])["read"]
-    assert set(read) == {"unseen", "hard", "idioms", "implied", "generic"}
+    assert set(read) == {"unseen", "hard", "idioms", "implied", "uttered", "generic"}
     assert all(0 <= figures["exact"] <= 1 for kinds in read.values() for figures in kinds.values())
     weights = load_file(out)
     assert any(name.startswith("upper.") for name in weights) == (kind == "shipped")

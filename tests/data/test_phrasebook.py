@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.data.phrasebook import Phrasebook, _roughen
+from recbole_dpr.data.phrasebook import Phrasebook, roughen
 from recbole_dpr.data.phrasefile import PHRASES
 from recbole_dpr.errors import DPRError
 
@@ -151,7 +151,7 @@ def test_noise_can_be_asked_for(chance, expected):
 
 def test_marks_alone_are_left_where_they_are_all():
     chances = dict.fromkeys(("lower", "no_stop", "capital", "typo"), 1.0)
-    assert _roughen("?!", chances, np.random.default_rng(0)) == "?!"
+    assert roughen("?!", chances, np.random.default_rng(0)) == "?!"
 
 
 def test_capitals_and_typing_errors():

@@ -77,7 +77,7 @@ def learned_from():
 def test_the_shipped_reader_learned_from_no_phrase_that_any_book_measures(learned_from):
     trained = [
         p for said in learned_from for kind in NEEDED for p in said.book.patterns(kind, "train")
-    ]
+    ] + [said_so.pattern for said in learned_from for said_so in said.utterances.all]
     books = [read_yaml(FOLDER / f"{name}.yaml") for name in BOOKS]
     apart = set().union(*(frames(book, "unseen", "hard") for book in books))
     words = {word for book in books for word in book["held_out"]}
@@ -85,6 +85,14 @@ def test_the_shipped_reader_learned_from_no_phrase_that_any_book_measures(learne
     assert len(trained) > 40_000 and len(apart) > 400
     assert not apart & set(map(frame, trained))
     assert not [p for p in trained if held_out.search(re.sub(r"{.*?}", "", p))]
+
+
+def test_the_shipped_reader_learned_from_no_utterance_with_an_unseen_synonym(learned_from):
+    names = read_yaml(FOLDER / "movies.yaml")["names"].values()
+    unseen = [s["name"] for name in names for s in name.get("synonyms", {}).get("unseen", [])]
+    called = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in unseen), re.IGNORECASE)
+    said = [said_so.text for domain in learned_from for said_so in domain.utterances.all]
+    assert len(said) > 8000 and not list(filter(called.search, said))
 
 
 @pytest.mark.parametrize("kind", NEEDED)

@@ -147,6 +147,15 @@ def test_no_phrasebook_and_no_training_text_holds_the_pairs():
         held |= {frame(pattern) for patterns in more.values() for pattern in patterns}
     pairs = {frame(text) for pair in PAIRS for side, text in pair.items() if side != "value"}
     assert not pairs & held
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        from reader.sentences import Sentences
+        from reader.utterances import Utterances
+
+        said = Sentences("movies", GENRES, [TITLE])
+    uttered = [*said.utterances.all, *Utterances(said.uttered, said.book).all]
+    assert len(uttered) > 7000
+    assert not pairs & {frame(utterance.pattern) for utterance in uttered}
 
 
 WISHES = [
