@@ -70,7 +70,7 @@ def sections(recommender: Recommender, history: list[str]) -> str:
             gold = Intent(
                 *(tuple(sorted(map(values.index, s.split()))) for s in (wanted, unwanted))
             )
-            read = Intent(*(tuple(side[i].nonzero()[:, 0].tolist()) for side in (include, exclude)))
+            read = Intent.of(include[i], exclude[i])
             mark = "" if read == gold else f" **(meant: {said(gold, values)})**"
             right, total = right + (read == gold), total + 1
             after = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_dpr.evaluation.significance import paired, seed_interval
+from recbole_dpr.evaluation.tables import markdown
 from suites.records import Record
 from suites.top_ranks import K, over_seeds
 
@@ -101,8 +102,7 @@ def p_text(p: float | None) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> list[str]:
     """The lines of a markdown table whose first `words` columns are no numbers, and an empty one."""
-    rule = ["---"] * words + ["---:"] * (len(head) - words)
-    return [f"| {' | '.join(row)} |" for row in [head, rule, *rows]] + [""]
+    return [*markdown([head, *rows], words).splitlines(), ""]
 
 
 def grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:

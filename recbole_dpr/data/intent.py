@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from recbole_dpr.errors import DPRError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Intent:
         both = set(self.include) & set(self.exclude)
         if both:
             raise DPRError(f"an intent includes and excludes the same values {sorted(both)}")
+
+    @classmethod
+    def of(cls, include: Tensor, exclude: Tensor) -> Intent:
+        """The intent of two bool ``[V]``."""
+        return cls(*(tuple(side.nonzero()[:, 0].tolist()) for side in (include, exclude)))
 
     @property
     def kind(self) -> str:

@@ -110,10 +110,7 @@ def known_intents(
     answers: Iterator[Intent] = iter(())
     if open_ones:
         assert read is not None
-        answers = iter(
-            Intent(tuple(wanted.nonzero()[:, 0].tolist()), tuple(unwanted.nonzero()[:, 0].tolist()))
-            for wanted, unwanted in zip(*read(open_ones), strict=True)
-        )
+        answers = map(Intent.of, *read(open_ones))
     return [(text, next(answers) if intent is None else intent) for text, intent in logged]
 
 

@@ -76,7 +76,7 @@ def _rows(
 
 def figures_table(tasks: Mapping[str, Any], k: int, errors: Mapping[str, Any] | None = None) -> str:
     """Return a markdown table of tasks (task -> system -> figures), NDCG with its `errors`."""
-    return _markdown(_rows(tasks, k, errors), words=3)
+    return markdown(_rows(tasks, k, errors), words=3)
 
 
 def significance_table(tasks: Mapping[str, Any]) -> str:
@@ -86,7 +86,7 @@ def significance_table(tasks: Mapping[str, Any]) -> str:
         for system, test in systems.items():
             numbers = [f"{test['difference']:+.4f}", f"{test['p']:.2g}", f"{test['p_holm']:.2g}"]
             rows.append([task, system, *numbers])
-    return _markdown(rows, words=2)
+    return markdown(rows, words=2)
 
 
 def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
@@ -99,7 +99,7 @@ def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
         for part, shares in exact.items()
         if part in names
     ]
-    return _markdown(rows, words=1)
+    return markdown(rows, words=1)
 
 
 def delta_auc_table(measured: Mapping[str, Any]) -> str:
@@ -107,10 +107,10 @@ def delta_auc_table(measured: Mapping[str, Any]) -> str:
     up, down = measured["increase"], measured["decrease"]
     rows = [["system", "increase", "decrease"]]
     rows += [[name, f"{up[name]['mean']:+.3f}", f"{down[name]['mean']:+.3f}"] for name in up]
-    return _markdown(rows, words=1)
+    return markdown(rows, words=1)
 
 
-def _markdown(rows: Sequence[Sequence[str]], words: int) -> str:
+def markdown(rows: Sequence[Sequence[str]], words: int) -> str:
     """A table whose first row is the head and whose first `words` columns are no numbers."""
     head, *body = rows
     rule = ["---"] * words + ["---:"] * (len(head) - words)

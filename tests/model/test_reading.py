@@ -32,10 +32,7 @@ def reading(book, readers=("shipped",)):
 
     def read(texts):
         include, exclude = read_texts(texts, made, mentions)
-        return [
-            Intent(*(tuple(row.nonzero()[:, 0].tolist()) for row in rows))
-            for rows in zip(include, exclude, strict=True)
-        ]
+        return list(map(Intent.of, include, exclude))
 
     return read
 
