@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -49,12 +50,10 @@ def prompted_batch(
     """
     interaction = interaction.to(config["device"])
     ids = interaction[config["PROMPT_ID_FIELD"]].cpu()
-    promptable = hasattr(model, "backbone_scores")
     backbone = model.backbone.model if hasattr(model, "backbone") else model
+    alone = model.backbone_scores if is_promptable(model) else partial(own_scores, model)
     return PromptedBatch(
-        backbone=model.backbone_scores(interaction)
-        if promptable
-        else own_scores(model, interaction),
+        backbone=alone(interaction),
         include=prompts.include[ids],
         exclude=prompts.exclude[ids],
         attributes=dataset.attributes,
@@ -63,6 +62,11 @@ def prompted_batch(
         history=interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]],
         to_logits=steering_of(type(backbone)).logits,
     )
+
+
+def is_promptable(model: Any) -> bool:
+    """Whether a model ranks by prompts, and can leave them out: `DPR`, or what scores as it does."""
+    return hasattr(model, "backbone_scores")
 
 
 def score_prompted(model: Any, interaction: Any) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from recbole.evaluator import DataStruct, Evaluator
 from torch import Tensor
 
-from recbole_dpr.evaluation.batches import prompted_batches, score_prompted
+from recbole_dpr.evaluation.batches import is_promptable, prompted_batches, score_prompted
 from recbole_dpr.evaluation.significance import paired
 from recbole_dpr.evaluation.systems import System, baselines
 from recbole_dpr.metrics import (
@@ -50,7 +50,7 @@ def evaluate_tasks(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure the model and the systems that it is compared with on every task.
 
-    A promptable model (one with ``backbone_scores``) is the system ``DPR``; any other RecBole
+    A promptable model (`is_promptable`) is the system ``DPR``; any other RecBole
     sequential model is the backbone of the filters, and there is no ``DPR``. The standard task has no
     prompt, so that only ``DPR`` and ``backbone`` are run on it.
 
@@ -138,7 +138,7 @@ def prompted_systems(
 ) -> dict[str, System]:
     """The systems of the prompted tasks by name: ``DPR`` where the model is promptable, then others."""
     systems: dict[str, System] = {}
-    if hasattr(model, "backbone_scores"):
+    if is_promptable(model):
         systems["DPR"] = lambda batch: score_prompted(model, batch.interaction)
     return {**systems, **baselines(config), **(extra or {})}
 

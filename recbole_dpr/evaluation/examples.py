@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recbole_dpr.data.intent import in_words
-from recbole_dpr.evaluation.batches import prompted_batch, score_prompted
+from recbole_dpr.evaluation.batches import is_promptable, prompted_batch, score_prompted
 from recbole_dpr.evaluation.systems import filter_
 from recbole_dpr.metrics import average_rank, top_items
 
@@ -84,8 +84,8 @@ def collect_examples(
         ids = task.prompt_ids[drawn]
         interaction = dataset.with_prompts(task.rows[drawn], ids)[np.arange(len(drawn))]
         batch = prompted_batch(model, interaction, config, dataset, prompts)
-        promptable = hasattr(model, "backbone_scores")
-        after = score_prompted(model, batch.interaction) if promptable else filter_(batch)
+        steered = is_promptable(model)
+        after = score_prompted(model, batch.interaction) if steered else filter_(batch)
         items = interaction[dataset.iid_field].to(after.device)
         rank_before, rank_after = average_rank(batch.backbone, items), average_rank(after, items)
         shown = min(k, after.shape[1] - 1)  # not all catalogues have ten items
