@@ -157,6 +157,6 @@ def test_a_killed_run_on_prefixes_resumes_to_the_same_figures(
     options |= {**more, "stage3_prefixes": 100, "train_batch_size": 64}
     run_dir = killed_and_resumed(model, options, killed_after, monkeypatch, tmp_path)
     history = json.loads((run_dir / "training.json").read_text())
-    assert [row["steps"] for row in history if row["stage"] == 0] == 2 * [30] * bool(
+    assert [row["steps"] for row in history if row["stage"] == 0] == 2 * [33] * bool(
         more.get("pretrain_epochs")
     )
