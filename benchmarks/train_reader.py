@@ -25,8 +25,9 @@ from torch import Tensor
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
-from reader.sentences import Sentences, film_titles, uttered_values
+from reader.sentences import Sentences, film_titles
 from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
+from reader.utterances import uttered_values
 from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook

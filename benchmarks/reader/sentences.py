@@ -8,18 +8,20 @@ wishes that name none (`implied.yaml`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from reader.utterances import Utterances
+from reader.utterances import Utterances, utterances
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook, roughen
 from recbole_dpr.data.phrasefile import NEEDED, SLOT, frame
 from recbole_dpr.files import properties_dir, read_yaml
+
+T = TypeVar("T")
 
 HERE = Path(__file__).resolve().parent
 OF_FILMS = re.compile(
@@ -105,18 +107,15 @@ class Sentences:
         self._implied: dict[str, list[tuple[int, str]]] = {}
         self.implied: list[tuple[str, Intent]] = []
         for side, said in _implied(values if of_films else []).items():
-            is_out = split.random(len(said)) < implied_out
-            for (value, text), left in zip(said, is_out, strict=True):
-                if left:
-                    intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
-                    self.implied.append((self._titled(text, split), intent))
-            self._implied[side] = [x for x, left in zip(said, is_out, strict=True) if not left]
+            self._implied[side], left = _parted(said, implied_out, split)
+            for value, text in left:
+                intent = Intent((value,), ()) if side == "positive" else Intent((), (value,))
+                self.implied.append((self._titled(text, split), intent))
         self._share = share
         self.utterances = Utterances(utterances(name, values), self.book)
-        said_so = [said for said in self.utterances.all if frames.take(said.pattern)]
-        is_out = split.random(len(said_so)) < uttered_out
-        self.uttered = [(x.text, x.intent) for x, left in zip(said_so, is_out, strict=True) if left]
-        self.utterances.all = [x for x, left in zip(said_so, is_out, strict=True) if not left]
+        may_train = [said for said in self.utterances.all if frames.take(said.pattern)]
+        self.utterances.all, left_out = _parted(may_train, uttered_out, split)
+        self.uttered = [(said.text, said.intent) for said in left_out]
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
         """One prompt, and what it asks for."""
@@ -165,6 +164,13 @@ class Sentences:
         while TITLE in text:
             text = text.replace(TITLE, self._titles[int(rng.integers(len(self._titles)))], 1)
         return text
+
+
+def _parted(said: Sequence[T], out: float, split: np.random.Generator) -> tuple[list[T], list[T]]:
+    """What is drawn, and a share `out` that is kept out of it."""
+    is_out = split.random(len(said)) < out
+    drawn = [x for x, left in zip(said, is_out, strict=True) if not left]
+    return drawn, [x for x, left in zip(said, is_out, strict=True) if left]
 
 
 def _drawn_from(
@@ -227,29 +233,6 @@ class _Frames:
         new = frame(pattern) not in self._taken
         self._taken.add(frame(pattern))
         return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
-
-
-def utterances(domain: str, values: Sequence[str]) -> list[tuple[str, Intent]]:
-    """The utterances of a domain that speak of no other values than these, each with what it asks for."""
-    place = {value: i for i, value in enumerate(values)}
-    return [
-        (text, Intent(*(tuple(place[value] for value in side) for side in sides)))
-        for text, *sides in _utterance_file(domain)
-        if place.keys() >= set().union(*sides)
-    ]
-
-
-def uttered_values(domain: str) -> list[str]:
-    """All values that the utterances of a domain want or reject."""
-    return sorted(set().union(*(side for _, *sides in _utterance_file(domain) for side in sides)))
-
-
-def _utterance_file(domain: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Text, wanted and rejected values of each line."""
-    path = HERE / "utterances" / f"{domain}.tsv"
-    for line in path.read_text(encoding="utf-8").splitlines():
-        include, exclude, text = line.split("\t")
-        yield text, include.split("|") if include else [], exclude.split("|") if exclude else []
 
 
 def film_titles() -> list[str]:

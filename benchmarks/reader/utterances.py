@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from recbole_dpr.data.phrasebook import Phrasebook
 from recbole_dpr.data.phrasefile import Name
 from recbole_dpr.text.mentions import Mentions
 
+FOLDER = Path(__file__).resolve().parent / "utterances"
 EXCHANGED = 0.4  # share of the utterances whose values give way to others
 ARTICLE = re.compile(r"\b(an?)\s+\Z", re.IGNORECASE)
 NOUN = re.compile(r"\s+(movie|film|flick|pic|show|stuff|one|item|thing)", re.IGNORECASE)
@@ -111,10 +113,8 @@ def _cut(
             order = ("name", "alone", "many")
         elif ARTICLE.search(text[:begin]):
             order = ("one", "name", "alone")
-        forms = {
-            form for name in names[value] for form in order if _bare(name, form) == word.lower()
-        }
-        form = next((form for form in order if form in forms), "alone")
+        forms = [form for form in order if word.lower() in (_bare(n, form) for n in names[value])]
+        form = forms[0] if forms else "alone"
         pieces += [text[end:begin], Called(value, form, word)]
         end = stop
     return Utterance((*pieces, text[end:]), intent)
@@ -124,3 +124,26 @@ def _bare(name: Name, form: str) -> str:
     """A name without its article."""
     called: str = getattr(name, form)
     return re.sub(r"^an? ", "", called) if form == "one" else called
+
+
+def utterances(domain: str, values: Sequence[str]) -> list[tuple[str, Intent]]:
+    """The utterances of a domain that speak of no other values than these, each with what it asks for."""
+    place = {value: i for i, value in enumerate(values)}
+    return [
+        (text, Intent(*(tuple(place[value] for value in side) for side in sides)))
+        for text, *sides in _utterance_file(domain)
+        if place.keys() >= set().union(*sides)
+    ]
+
+
+def uttered_values(domain: str) -> list[str]:
+    """All values that the utterances of a domain want or reject."""
+    return sorted(set().union(*(side for _, *sides in _utterance_file(domain) for side in sides)))
+
+
+def _utterance_file(domain: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Text, wanted and rejected values of each line."""
+    path = FOLDER / f"{domain}.tsv"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        include, exclude, text = line.split("\t")
+        yield text, include.split("|") if include else [], exclude.split("|") if exclude else []

@@ -61,7 +61,8 @@ def test_another_value_takes_the_form_that_stood_there(book, text, shapes):
 
 @pytest.mark.parametrize(("domain", "least"), [("movies", 11_000), ("generic", 1_900)])
 def test_every_utterance_asks_for_values_of_its_domain(domain, least):
-    from reader.sentences import HERE, utterances, uttered_values
+    from reader.sentences import HERE
+    from reader.utterances import utterances, uttered_values
     from recbole_dpr.files import read_yaml
 
     values = uttered_values(domain)
@@ -74,7 +75,7 @@ def test_every_utterance_asks_for_values_of_its_domain(domain, least):
 
 
 def test_no_reader_learns_from_the_requests_that_it_is_asked():
-    from reader.sentences import utterances, uttered_values
+    from reader.utterances import utterances, uttered_values
 
     def words(text):
         return tuple(re.findall(r"\w+", text.casefold()))

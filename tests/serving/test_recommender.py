@@ -123,9 +123,8 @@ def test_strength_zero_is_the_backbone_one_as_trained_and_more_is_harder(recomme
     model, interaction = recommender.model, interaction_of(recommender, HISTORY)
     with torch.no_grad():
         trained = model.steered_scores(interaction, *model.read(["something red please"]))[0]
-    rounding = 1e-6 * float(
-        trained[1:].abs().max()
-    )  # of the summands, which are larger than some sums
+    # Of the summands, which are larger than some of the sums.
+    rounding = 1e-6 * float(trained[1:].abs().max())
     for token, score in recommender.recommend(**asked)[0]:
         expected = float(trained[recommender.catalogue.tokens.index(token)])
         assert score == pytest.approx(expected, abs=rounding)
