@@ -10,6 +10,7 @@ from torch import Tensor
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.pretrained import SHIPPED_STATES, find_reader, make_reader
+from recbole_dpr.model.score_dpr import ScoreDPR
 from recbole_dpr.model.steering import Scores, steering_of
 from recbole_dpr.readers import LEARNED, kind_of, learns_to_read, reader_kind, reader_names
 from recbole_dpr.text import TextEncoder
@@ -127,7 +128,10 @@ def build_dpr(
     reading = {name: reading_encoder(config, encoder, name) for name in readers}
     readable = [name for name, *_ in called]
     names = {name: of.vectors(readable) for name, of in reading.items()}
-    model = DPR(config, dataset, reading[first], vectors, names[first], Mentions(called, read_as))
+    by_scores = isinstance(steering_of(config.model_class), Scores)
+    model = (ScoreDPR if by_scores else DPR)(
+        config, dataset, reading[first], vectors, names[first], Mentions(called, read_as)
+    )
     model.other_readers = [
         (reading[name], make_reader(names[name], config, name).eval().to(config["device"]))
         for name in others

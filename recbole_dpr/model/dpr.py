@@ -19,7 +19,7 @@ from recbole_dpr.data.windows import LOGGED_LIST, TARGET_LIST, before
 from recbole_dpr.model.backbone import Backbone
 from recbole_dpr.model.experts import IntentEmbedding, MixtureOfExperts
 from recbole_dpr.model.fusion import Fusion, NoFusion
-from recbole_dpr.model.losses import catalogue_cross_entropy, score_cross_entropy
+from recbole_dpr.model.losses import catalogue_cross_entropy
 from recbole_dpr.model.pretrained import make_reader
 from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.model.reading import read_texts
@@ -103,10 +103,6 @@ class DPR(SequentialRecommender):
             config["n_experts"],
             dropout,
         )
-        if not self.backbone.size:
-            # How much the own scores weigh against the semantic part: not all models train theirs as
-            # logits of a softmax.
-            self.log_weight = nn.Parameter(torch.zeros(()))
         # Readers that decide together with it, each with the encoder that it reads; never trained, nor saved.
         self.other_readers: list[tuple[TextEncoder, PromptReader]] = []
         self.logged: LoggedIntents | None = None
@@ -145,18 +141,11 @@ class DPR(SequentialRecommender):
     # Steering
 
     def states(self, items: Tensor, users: Tensor | None = None) -> Tensor:
-        """What the fusion knows of a history: the backbone's states, ``[B, L, d]``.
-
-        Of a backbone without a user vector: the items' semantic vectors, ``[B, L, s]``.
-        """
-        if not self.backbone.size:
-            return self.semantic.items()[items]
+        """What the fusion knows of a history: the backbone's states, ``[B, L, d]``."""
         return self.backbone.states(items, users)
 
     def scores_and_states(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """The backbone's own scores, ``[B, n_items]``, and `states`."""
-        if not self.backbone.size:
-            return self.backbone.scores(interaction), self.states(interaction[self.ITEM_SEQ])
         return self.backbone.scores_and_states(interaction)
 
     def steer(
@@ -175,7 +164,7 @@ class DPR(SequentialRecommender):
 
         Returns
         -------
-        shift ``[n, d]`` (d = 0 without a user vector), semantic ``[n, s]`` (s = 0 where
+        shift ``[n, d]`` (d = 0 in a `ScoreDPR`), semantic ``[n, s]`` (s = 0 where
         ``semantic_part`` is switched off)
         """
         asked = self.prompt(include, exclude)
@@ -246,10 +235,8 @@ class DPR(SequentialRecommender):
         return self.without_history(scores.index_copy(0, rows, steered), interaction)
 
     def own_logits(self, scores: Tensor) -> Tensor:
-        """The backbone's scores as they are steered: as they are, where they are a dot product."""
-        if self.backbone.size:
-            return scores
-        return self.log_weight.exp() * self.backbone.steering.logits(scores)
+        """The backbone's scores on a scale on which they add up with a dot product: as they are."""
+        return scores
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score of each interaction's own item, ``[B]``."""
@@ -274,11 +261,8 @@ class DPR(SequentialRecommender):
     def backbone_part(self, interaction: Interaction) -> Tensor:
         """What steering needs of the backbone for a batch of windows; once it is frozen, always the same.
 
-        Its states ``[B, L, d]``; of a backbone without a user vector its own scores ``[B, n_items]`` at
-        the last item.
+        Its states, ``[B, L, d]``.
         """
-        if not self.backbone.size:
-            return self.backbone.scores(interaction)
         return self.backbone.states(interaction[self.ITEM_SEQ], interaction[self.USER_ID])
 
     def prompted_loss(self, interaction: Interaction, part: Tensor) -> Tensor:
@@ -313,14 +297,9 @@ class DPR(SequentialRecommender):
         include, exclude : BoolTensor ``[n, V]``
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
-        states = part if self.backbone.size else self.states(items)
-        shift, semantic = self.steer(states, items, where, include, exclude)
+        shift, semantic = self.steer(part, items, where, include, exclude)
+        users = torch.cat([part[where] + shift, semantic], dim=1)
         excluded = before(items, where) if self.exclude_history else None
-        if not self.backbone.size:
-            own = self.own_logits(part[where.any(dim=1)])
-            logits = own + semantic @ self.semantic.item_part().T
-            return score_cross_entropy(logits, targets[where], excluded)
-        users = torch.cat([states[where] + shift, semantic], dim=1)
         return catalogue_cross_entropy(users, self.item_vectors(), targets[where], excluded)
 
     def steering_parameters(self, semantic: bool = True) -> list[nn.Parameter]:
@@ -328,8 +307,7 @@ class DPR(SequentialRecommender):
         modules: list[nn.Module] = [self.prompt, self.fusion, self.experts]
         if semantic:
             modules.insert(0, self.semantic)
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        return parameters if self.backbone.size else [*parameters, self.log_weight]
+        return [parameter for module in modules for parameter in module.parameters()]
 
     def freeze_backbone(self) -> None:
         """Keep the backbone as stage 1 left it: no gradients, no dropout."""
