@@ -15,25 +15,20 @@ import argparse
 import json
 import sys
 import time
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
+from reader.held_out import exact, held_out, marks
 from reader.sentences import Sentences, film_titles
 from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
 from reader.utterances import uttered_values
 from recbole_dpr.arguments import exit_status
 from recbole_dpr.data.intent import Intent
-from recbole_dpr.data.phrasebook import Phrasebook
-from recbole_dpr.data.prompts import made_prompts, multi_hot
 from recbole_dpr.files import read_yaml
-from recbole_dpr.model.reader import ABSENT
 from recbole_dpr.training.averaging import RunningAverage
 
 WARMUP = 100
@@ -41,22 +36,7 @@ SORTED = 16  # batches whose sentences are sorted by length together: little pad
 SHOWN = 18  # values that a generic prompt is read for: its own, and others
 GENERIC = 1 / 3
 RANK = 64
-MEASURED_AT_ONCE = 128
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass
-class Measured:
-    """Sentences that are only measured, and the names of the values that they are read for."""
-
-    names: list[str]
-    said: list[tuple[str, Intent]]
-
-
-def from_phrasebook(book: Phrasebook, size: int, phrases: str, seed: int) -> list:
-    """So many made prompts, each with its intent."""
-    table = made_prompts(book, len(book.readable), size, np.random.default_rng(seed), phrases)
-    return list(zip(table.texts[1:], table.intents[1:], strict=True))
 
 
 def shown_values(intents: list[Intent], n_values: int, rng: np.random.Generator) -> list[int]:
@@ -64,42 +44,6 @@ def shown_values(intents: list[Intent], n_values: int, rng: np.random.Generator)
     own = {v for intent in intents for v in (*intent.include, *intent.exclude)}
     others = [v for v in rng.permutation(n_values).tolist() if v not in own]
     return [*sorted(own), *others[: max(0, SHOWN - len(own))]]
-
-
-@torch.no_grad()
-def exact(trainee: Trainee, data: Measured) -> dict[str, dict[str, float]]:
-    """Share of sentences, by kind, read exactly right, and with a sign turned round."""
-    trainee.eval()
-    trainee.reader.names = trainee.vectors(data.names)
-    ordered = sorted(data.said, key=lambda sentence: len(sentence[0]))
-    texts, intents = ([sentence[i] for sentence in ordered] for i in (0, 1))
-    said = torch.cat(
-        [
-            trainee.reader(*trainee.states(texts[at : at + MEASURED_AT_ONCE])).argmax(-1).cpu()
-            for at in range(0, len(texts), MEASURED_AT_ONCE)
-        ]
-    )
-    include, exclude = marks(intents, list(range(len(data.names))), len(data.names))
-    gold = include.long() + 2 * exclude.long()
-    right = (said == gold).all(1)
-    turned = ((said != gold) & (said != ABSENT) & (gold != ABSENT)).any(1)
-    by_kind = defaultdict(list)
-    for i, intent in enumerate(intents):
-        by_kind[intent.kind].append(i)
-    return {
-        kind: {
-            "exact": round(float(right[rows].float().mean()), 3),
-            "turned": round(float(turned[rows].float().mean()), 3),
-        }
-        for kind, rows in sorted(by_kind.items())
-    }
-
-
-def marks(intents: list[Intent], shown: list[int], n_values: int) -> tuple[Tensor, Tensor]:
-    """Include and exclude of the shown values, two bool ``[n, shown]``."""
-    include = multi_hot([intent.include for intent in intents], n_values)
-    exclude = multi_hot([intent.exclude for intent in intents], n_values)
-    return include[:, shown], exclude[:, shown]
 
 
 def batches(domain: Sentences, batch_size: int, rng: np.random.Generator):
@@ -174,6 +118,75 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+class Training:
+    """What the steps share: sentences to draw, the optimizer, the average of the weights.
+
+    Parameters
+    ----------
+    trainee : Trainee
+    domains : list of Sentences
+        Films, then many domains.
+    args : Namespace
+        Of `arguments`.
+    """
+
+    def __init__(
+        self, trainee: Trainee, domains: list[Sentences], args: argparse.Namespace
+    ) -> None:
+        self.trainee, self.args = trainee, args
+        self._rng = np.random.default_rng(args.seed)
+        self._names = [domain.book.readable for domain in domains]
+        self._sources = [batches(domain, args.batch_size, self._rng) for domain in domains]
+        layers = list(trainee.layers.parameters())
+        known = {id(weight) for weight in layers}
+        new = [weight for weight in trainee.reader.parameters() if id(weight) not in known]
+        self._weights = [*new, *layers]
+        groups = [
+            {"params": new, "peak": args.learning_rate},
+            {"params": layers, "peak": args.layers_learning_rate},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self.average = RunningAverage(trainee, args.averaging)
+
+    def step(self, step: int) -> float:
+        """Learn from a batch; its loss. Steps count from 1."""
+        domain = int(self._rng.random() < GENERIC)
+        texts, intents = zip(*next(self._sources[domain]), strict=True)
+        names = self._names[domain]
+        shown = list(range(len(names)))
+        if domain:
+            shown = shown_values(list(intents), len(names), self._rng)
+        self.trainee.train()
+        for group in self._optimizer.param_groups:
+            rising = min(1.0, step / WARMUP)
+            falling = 0.5 * (1 + np.cos(np.pi * step / self.args.steps))
+            group["lr"] = group["peak"] * rising * falling
+        device = self.trainee.device
+        halved = self.args.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            logits = self.trainee(texts, [names[value] for value in shown])
+        include, exclude = marks(list(intents), shown, len(names))
+        loss = self.trainee.reader.loss(logits.float(), include.to(device), exclude.to(device))
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimizer.step()
+        self.average.update(step)
+        return loss.item()
+
+
+def domains_of(share: float) -> list[Sentences]:
+    """Films, and many domains; `share` of what is said are whole utterances."""
+    genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
+    values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
+    if share:
+        values = list(dict.fromkeys([*values, *uttered_values("generic")]))
+    return [
+        Sentences("movies", genres, film_titles(), share),
+        Sentences("generic", values, (), share),
+    ]
+
+
 def main() -> None:
     """Print the figures of what is only measured, and as the last line the same as JSON."""
     args = arguments()
@@ -184,60 +197,18 @@ def main() -> None:
         if args.text_encoder
         else ShippedTrainee(device)
     )
-    genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
-    values = [str(value) for value in read_yaml(HERE / "reader" / "values.yaml")["values"]]
-    if args.utterances:
-        values = list(dict.fromkeys([*values, *uttered_values("generic")]))
-    movies, generic = domains = [
-        Sentences("movies", genres, film_titles(), args.utterances),
-        Sentences("generic", values, (), args.utterances),
-    ]
-    names = [domain.book.readable for domain in domains]
-    held_out = {
-        "unseen": Measured(names[0], from_phrasebook(movies.book, args.measured, "unseen", 7)),
-        "hard": Measured(names[0], from_phrasebook(movies.book, args.measured, "hard", 8)),
-        "idioms": Measured(names[0], from_phrasebook(movies.idioms, args.measured, "unseen", 10)),
-        "implied": Measured(names[0], movies.implied),
-        "uttered": Measured(names[0], movies.uttered),
-        "generic": Measured(names[1], from_phrasebook(generic.book, args.measured, "unseen", 9)),
-    }
-    rng = np.random.default_rng(args.seed)
+    domains = domains_of(args.utterances)
+    measured = held_out(*domains, args.measured)
     trainee.to(device).keep_own_layers()
-    layers = list(trainee.layers.parameters())
-    known = {id(weight) for weight in layers}
-    new = [weight for weight in trainee.reader.parameters() if id(weight) not in known]
-    groups = [
-        {"params": new, "peak": args.learning_rate},
-        {"params": layers, "peak": args.layers_learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    average = RunningAverage(trainee, args.averaging)
-    sources = [batches(domain, args.batch_size, rng) for domain in domains]
+    training = Training(trainee, domains, args)
     losses: list[float] = []
     started = time.time()
     for step in range(1, args.steps + 1):
-        which = int(rng.random() < GENERIC)
-        texts, intents = zip(*next(sources[which]), strict=True)
-        n_values = len(names[which])
-        shown = shown_values(list(intents), n_values, rng) if which else list(range(n_values))
-        trainee.train()
-        for group in optimizer.param_groups:
-            rising = min(1.0, step / WARMUP)
-            group["lr"] = group["peak"] * rising * 0.5 * (1 + np.cos(np.pi * step / args.steps))
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bfloat16"):
-            logits = trainee(texts, [names[which][value] for value in shown])
-        include, exclude = marks(list(intents), shown, n_values)
-        loss = trainee.reader.loss(logits.float(), include.to(device), exclude.to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([*new, *layers], 1.0)
-        optimizer.step()
-        average.update(step)
-        losses.append(loss.item())
+        losses.append(training.step(step))
         if step % args.log_every == 0 or step == args.steps:
-            with average.applied(), trainee.interpolated(args.own):
+            with training.average.applied(), trainee.interpolated(args.own):
                 trainee.cut_down()
-                figures = {name: exact(trainee, data) for name, data in held_out.items()}
+                figures = {name: exact(trainee, data) for name, data in measured.items()}
                 trainee.save(args.out)
             seconds, mean = time.time() - started, float(np.mean(losses[-args.log_every :]))
             print(f"step {step} {seconds:.0f}s loss {mean:.4f} {figures}", flush=True)

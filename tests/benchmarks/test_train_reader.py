@@ -30,8 +30,8 @@ SAID = [
 @pytest.fixture(scope="module")
 def trainee():
     """A reader over the default encoder, which has learned four sentences by heart."""
+    from reader.held_out import marks
     from reader.trainee import EncoderTrainee
-    from train_reader import marks
 
     torch.manual_seed(0)
     trainee = EncoderTrainee(str(find_encoder(None)), 1, 64, CPU)
