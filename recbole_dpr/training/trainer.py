@@ -15,6 +15,7 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_dpr.checkpoint import ITEM_TEXT, MODEL_FILE, load_tensors, load_weights, save_tensors
+from recbole_dpr.checks import OWN_METRICS
 from recbole_dpr.errors import DPRError
 from recbole_dpr.metrics import DECIMALS, PromptCollector, register_metrics
 from recbole_dpr.model.backbone import Backbone, set_unknown_user
@@ -289,7 +290,11 @@ class DPRTrainer(Trainer):
             path = Path(model_file) if model_file else self.run_dir / MODEL_FILE
             weights, _ = load_tensors(path)
             load_weights(self.model, weights, path)
-        return super().evaluate(eval_data, False, None, show_progress)
+        figures = super().evaluate(eval_data, False, None, show_progress)
+        if not figures or self.eval_collector.masks is not None:
+            return figures
+        # Where nothing is asked, nothing is satisfied or violated.
+        return {n: value for n, value in figures.items() if n.split("@")[0] not in OWN_METRICS}
 
     def _compare(self, result: Result) -> bool:
         """Keep the weights if they are the best of the stage so far."""

@@ -246,6 +246,9 @@ def test_what_a_model_has_frozen_stays_so(options, pretrain_epochs):
 
 def test_a_plain_model_that_is_not_causal_trains_on_prefixes(options):
     result = run_recbole_dpr("NPE", "tiny", config_dict=options | {"train_batch_size": 64})
+    # Nothing was asked in its validation, so there is nothing to satisfy.
+    assert {"ndcg@10", "recall@10"} <= set(result["best_valid_result"])
+    assert not any(name.startswith("satisfied") for name in result["best_valid_result"])
     assert set(result["tasks"]["positive"]) == {
         "backbone",
         "filter",
