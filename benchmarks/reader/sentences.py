@@ -58,7 +58,7 @@ class Sentences:
     titles : list of str
         Film titles; they ask for nothing.
     share : float
-        Of the prompts that are whole utterances.
+        Of the things said that are whole utterances.
     implied_out, idioms_out, uttered_out : float
         Shares of the implied wishes, of the idioms and of the utterances that are never drawn, to measure.
 
@@ -119,17 +119,17 @@ class Sentences:
 
     def draw(self, rng: np.random.Generator) -> tuple[str, Intent]:
         """One prompt, and what it asks for."""
-        if self._share and rng.random() < self._share:
-            text, intent = self.utterances.draw(rng)
-            return roughen(text, ROUGH, rng), intent
         values = rng.permutation(self._n_values).tolist()
         include: list[int] = []
         exclude: list[int] = []
         parts = []
         for part in range(1 + int(rng.choice(3, p=PARTS))):
-            kinds = LATER if part else KINDS
-            kind = str(rng.choice(list(kinds), p=list(kinds.values())))
-            text, wanted, unwanted = self._part(kind, values, rng)
+            if self._share and rng.random() < self._share:
+                text, wanted, unwanted = self._uttered(values, rng)
+            else:
+                kinds = LATER if part else KINDS
+                kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+                text, wanted, unwanted = self._part(kind, values, rng)
             parts.append(text)
             include += wanted
             exclude += unwanted
@@ -159,6 +159,18 @@ class Sentences:
             wanted,
             unwanted,
         )
+
+    def _uttered(
+        self, values: list[int], rng: np.random.Generator
+    ) -> tuple[str, list[int], list[int]]:
+        """An utterance of values that are taken off the list: the text, wanted, unwanted."""
+        while True:
+            text, intent = self.utterances.draw(rng)
+            if {*intent.include, *intent.exclude} <= set(values):
+                break
+        wanted, unwanted = list(intent.include), list(intent.exclude)
+        values[:] = [value for value in values if value not in {*wanted, *unwanted}]
+        return roughen(text, ROUGH, rng), wanted, unwanted
 
     def _titled(self, text: str, rng: np.random.Generator) -> str:
         while TITLE in text:

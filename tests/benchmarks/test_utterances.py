@@ -9,6 +9,7 @@ import pytest
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook
+from recbole_dpr.files import read_yaml
 from recbole_dpr.text.mentions import Mentions
 
 REQUESTS = Path(__file__).resolve().parents[2] / "benchmarks" / "requests.tsv"
@@ -86,3 +87,16 @@ def test_no_reader_learns_from_the_requests_that_it_is_asked():
     assert len(asked) == 400 and kinds == {"positive": 140, "negative": 110}
     learned = {words(text) for text, _ in utterances("movies", uttered_values("movies"))}
     assert not learned & {words(row["text"]) for row in asked}
+
+
+def test_a_prompt_of_several_utterances_does_not_gainsay_itself():
+    from reader.sentences import Sentences
+
+    genres = list(read_yaml(REQUESTS.with_name("reader") / "implied.yaml"))
+    domain = Sentences("movies", genres, ["Heat"], share=1.0)
+    rng = np.random.default_rng(0)
+    said = [domain.draw(rng) for _ in range(300)]
+    assert not any({*asked.include} & {*asked.exclude} for _, asked in said)
+    whole = {utterance.text for utterance in domain.utterances.all}
+    held = [sum(utterance in text for utterance in whole) for text, _ in said]
+    assert 20 < sum(n > 1 for n in held) < 150
