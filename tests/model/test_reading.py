@@ -81,11 +81,9 @@ def wrong(read):
     }
 
 
-def test_nine_pairs_in_ten_are_told_apart(wrong, request):
+@pytest.mark.xfail(strict=True, reason="46 by the shipped reader, 52 with the large one beside it")
+def test_nine_pairs_in_ten_are_told_apart(wrong):
     assert len(PAIRS) == 60
-    if request.config.getoption("reader") == ["shipped"]:
-        reason = "it tells about four pairs in five apart"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     assert len({number for number, _ in wrong}) <= 6, wrong
 
 
