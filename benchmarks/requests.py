@@ -38,6 +38,7 @@ from recbole_dpr.data.prompts import multi_hot
 from recbole_dpr.errors import DPRError
 from recbole_dpr.files import read_run_options, write_json
 from recbole_dpr.serving.recommender import Recommender
+from suites.readers import readers_of
 
 KINDS = ("positive", "negative", "compound", "implicit", "none")
 FIGURES = ("satisfied@10", "violation@10", "overlap@10", "read_exactly")
@@ -195,8 +196,9 @@ def main() -> None:
     if args.out:
         options = read_run_options(args.run_dir)
         about = {name: options[name] for name in ("model", "dataset", "seed")}
-        if args.reader:
-            about["reader"] = args.reader
+        if reader := args.reader or options.get("reader"):
+            about["reader"] = reader
+        about["readers"] = readers_of(about)
         write_json(args.out, {**about, "kind": "requests", **result})
 
 

@@ -30,6 +30,7 @@ from recbole_dpr.files import HISTORY_FILE, METRICS_FILE, RANKS_FILE, write_json
 from recbole_dpr.naming import resolve_model
 from suites.knowledge import NEED_VECTORS, knowledge_vectors
 from suites.plan import Run
+from suites.readers import readers_of
 from suites.records import BUSY, ROOT, Folders, Record, cut_off_run, experiment, finished_run
 from suites.top_ranks import top_ranks
 
@@ -192,6 +193,7 @@ def surroundings(run: Run) -> Record:
         "variant": run.variant,
         "kind": run.kind,
         "options": experiment(run.options),
+        "readers": readers_of(run.options) if resolve_model(run.model).promptable else {},
         "machine": machine(),
         "versions": {name: version(name) for name in VERSIONS},
         **memory,

@@ -10,6 +10,7 @@ from recbole_dpr.files import write_text
 from suites import plots
 from suites.figures import command, is_steered
 from suites.plan import Suites, runs_of, start_of
+from suites.readers import read_by_others
 from suites.records import Folders, Records, experiment
 from suites.steering_tables import (
     ablation_table,
@@ -126,6 +127,15 @@ def _departures(dataset: str, records: Records, suites: Suites) -> list[str]:
         )
         if flags:
             lines += [f"{run} was made with `{flags}`, too.", ""]
+    shown = {name for suite in ("main", "ablation") for name in _variants(suites, suite, dataset)}
+    old = read_by_others(
+        {n: r for n, r in records.items() if n in shown or n.endswith("-requests")}
+    )
+    if old:
+        lines += [
+            f"Read by the readers of an earlier version, and not measured again since: {', '.join(old)}.",
+            "",
+        ]
     if missing:
         lines += [f"Planned, without a record yet: {', '.join(missing)}.", ""]
     return lines

@@ -9,6 +9,7 @@ import pytest
 from suites import backbones_page, results_page
 from suites.figures import cell, clearly_best, percent, ratio
 from suites.plan import read_suites
+from suites.readers import readers_of
 from suites.records import Folders
 from suites.top_ranks import top_ranks
 
@@ -121,6 +122,18 @@ def test_a_cell_is_the_mean_and_its_interval():
     assert cell(records[:1], "a", "b") == "0.1000"
     assert cell(records, "a", "c") == "-"
     assert percent(records, "a", "b") == "20.0 %"
+
+
+def test_the_page_says_what_was_read_by_other_readers(folders, page):
+    now = readers_of({})
+    old = new_record(readers={"shipped": "0"})
+    keep(folders.results, "DPR-SASRec", new_record(readers=now), {**old, "seed": 2021})
+    both = {"reader": ["shipped", "large"]}
+    keep(folders.results, "DPR-SASRec-two_readers", new_record(options=both, readers=now))
+    keep(folders.results, "DPR-SASRec-pooled", new_record(options={"reader": "pooled"}))
+    keep(folders.results, "DPR-GRU4Rec-short", old)
+    (line,) = (line for line in page().splitlines() if line.startswith("Read by the readers of"))
+    assert line.endswith(": DPR-SASRec (2021), DPR-SASRec-two_readers (2020).")
 
 
 def test_the_page_says_where_records_depart_from_the_suite(folders, page):
