@@ -198,7 +198,7 @@ def main() -> None:
         about = {name: options[name] for name in ("model", "dataset", "seed")}
         if reader := args.reader or options.get("reader"):
             about["reader"] = reader
-        about["readers"] = readers_of(about)
+        about["readers"] = readers_of({**options, **about})
         write_json(args.out, {**about, "kind": "requests", **result})
 
 

@@ -166,11 +166,11 @@ class Sentences:
         """An utterance of values that are taken off the list: the text, wanted, unwanted."""
         while True:
             text, intent = self.utterances.draw(rng)
-            if {*intent.include, *intent.exclude} <= set(values):
-                break
-        wanted, unwanted = list(intent.include), list(intent.exclude)
-        values[:] = [value for value in values if value not in {*wanted, *unwanted}]
-        return roughen(text, ROUGH, rng), wanted, unwanted
+            wanted, unwanted = list(intent.include), list(intent.exclude)
+            if {*wanted, *unwanted} <= {*values}:
+                for value in (*wanted, *unwanted):
+                    values.remove(value)
+                return roughen(text, ROUGH, rng), wanted, unwanted
 
     def _titled(self, text: str, rng: np.random.Generator) -> str:
         while TITLE in text:

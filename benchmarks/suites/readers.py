@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dpr.model.pretrained import FILES
-from recbole_dpr.readers import SHIPPED
+from recbole_dpr.readers import kind_of, reader_names
 from suites.figures import is_steered
 from suites.records import Record, Records
 
 
 def readers_of(options: Mapping[str, Any]) -> dict[str, str]:
     """A checksum of each reader that ships, of those that the options of a run name; by name."""
-    asked = options.get("reader") or SHIPPED[0]
-    names = asked if isinstance(asked, list) else [asked]
+    config = {"reader": None, "text_encoder": None, **options}
+    names = [name or kind_of(name, config) for name in reader_names(config)]
     return {name: checksum(FILES[name]) for name in names if name in FILES}
 
 

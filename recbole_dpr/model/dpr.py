@@ -297,10 +297,27 @@ class DPR(SequentialRecommender):
         include, exclude : BoolTensor ``[n, V]``
         """
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
-        shift, semantic = self.steer(part, items, where, include, exclude)
-        users = torch.cat([part[where] + shift, semantic], dim=1)
+        states = self._window_states(part, items)
+        shift, semantic = self.steer(states, items, where, include, exclude)
         excluded = before(items, where) if self.exclude_history else None
-        return catalogue_cross_entropy(users, self.item_vectors(), targets[where], excluded)
+        return self._cross_entropy(part, where, shift, semantic, targets[where], excluded)
+
+    def _window_states(self, part: Tensor, items: Tensor) -> Tensor:
+        """`states` of windows ``[B, L]`` whose `backbone_part` is known."""
+        return part
+
+    def _cross_entropy(
+        self,
+        part: Tensor,
+        where: Tensor,
+        shift: Tensor,
+        semantic: Tensor,
+        targets: Tensor,
+        excluded: Tensor | None,
+    ) -> Tensor:
+        """Of the moved scores at the n positions `where`; `excluded` do not compete."""
+        users = torch.cat([part[where] + shift, semantic], dim=1)
+        return catalogue_cross_entropy(users, self.item_vectors(), targets, excluded)
 
     def steering_parameters(self, semantic: bool = True) -> list[nn.Parameter]:
         """What stage 3 trains: neither the backbone nor the reader, and the semantic space if told so."""

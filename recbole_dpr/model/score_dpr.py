@@ -8,7 +8,6 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-from recbole_dpr.data.windows import TARGET_LIST, before
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.losses import score_cross_entropy
 
@@ -44,21 +43,21 @@ class ScoreDPR(DPR):
         """The backbone's own scores at the last item, ``[B, n_items]``."""
         return self.backbone.scores(interaction)
 
-    def steered_loss(
+    def _window_states(self, part: Tensor, items: Tensor) -> Tensor:
+        return self.states(items)
+
+    def _cross_entropy(
         self,
-        interaction: Interaction,
         part: Tensor,
         where: Tensor,
-        include: Tensor,
-        exclude: Tensor,
+        shift: Tensor,
+        semantic: Tensor,
+        targets: Tensor,
+        excluded: Tensor | None,
     ) -> Tensor:
-        """`DPR.steered_loss`; the parameters are the same."""
-        items, targets = interaction[self.ITEM_SEQ], interaction[TARGET_LIST]
-        _, semantic = self.steer(self.states(items), items, where, include, exclude)
         own = self.own_logits(part[where.any(dim=1)])
         logits = own + semantic @ self.semantic.item_part().T
-        excluded = before(items, where) if self.exclude_history else None
-        return score_cross_entropy(logits, targets[where], excluded)
+        return score_cross_entropy(logits, targets, excluded)
 
     def steering_parameters(self, semantic: bool = True) -> list[nn.Parameter]:
         """What stage 3 trains: also the weight of the own scores."""

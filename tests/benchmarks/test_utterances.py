@@ -64,7 +64,6 @@ def test_another_value_takes_the_form_that_stood_there(book, text, shapes):
 def test_every_utterance_asks_for_values_of_its_domain(domain, least):
     from reader.sentences import HERE
     from reader.utterances import utterances, uttered_values
-    from recbole_dpr.files import read_yaml
 
     values = uttered_values(domain)
     if domain == "movies":
