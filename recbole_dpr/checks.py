@@ -44,6 +44,11 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     clip = options.get("clip_grad_norm")
     if clip is not None and not isinstance(clip, Mapping):
         raise DPRError(f"clip_grad_norm takes {{max_norm: 1.0}}, not {clip!r}")
+    held_out = options.get("val_interval")
+    if held_out is not None and not isinstance(held_out, Mapping):
+        raise DPRError(
+            f"val_interval takes {{timestamp: '[5000,inf)'}}, the interval in quotes, not {held_out!r}"
+        )
     if options.get("log_wandb") and find_spec("wandb") is None:
         raise DPRError("log_wandb=True needs the package wandb: pip install wandb")
     sampling = options.get("train_neg_sample_args")

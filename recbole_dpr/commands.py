@@ -49,7 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("run", help="run folder")
     made.add_argument("requests", nargs="?", choices=["-"], help="read JSON lines from stdin")
     made.add_argument("--history", nargs="+", metavar="ITEM", help="item tokens, oldest first")
-    made.add_argument("--prompt", action="append", help="again for a second turn, and so on")
+    made.add_argument(
+        "--prompt",
+        action="append",
+        help="again for a second turn, and so on; one that begins with a minus is written --prompt=-horror",
+    )
     made.add_argument("--k", type=int, default=10, help="number of items")
     made.add_argument("--strength", type=float, default=1.0, help="0 is no prompt, 1 as trained")
     made.add_argument("--include", nargs="+", default=[], metavar="VALUE", help="wanted values")

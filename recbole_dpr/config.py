@@ -37,7 +37,7 @@ from recbole_dpr.files import (
     write_text,
 )
 from recbole_dpr.layers import CONFIG_DICT, Layers
-from recbole_dpr.naming import check_dataset, resolve_model
+from recbole_dpr.naming import check_dataset, model_of_run, resolve_model
 from recbole_dpr.options import SCRIPT_FLAGS, layered_options, read_options
 from recbole_dpr.readers import NAMES, reader_names
 from recbole_dpr.stage_options import StageOptions, warn_overruled
@@ -155,8 +155,7 @@ class DPRConfig(Config):
             model is asked for.
         """
         saved = read_run_options(run_dir)
-        if model is not None and resolve_model(model).name != saved["model"]:
-            raise DPRError(f"{run_dir} holds a {saved['model']}, not a {model.__name__}")
+        model_of_run(run_dir, saved["model"], model)
         config = cls(
             model,
             None,

@@ -89,6 +89,27 @@ def resolve_model(model: str | type) -> Model:
     )
 
 
+def model_of_run(run_dir: str | Path, saved: str, model: type | None = None) -> Model:
+    """What the name in a finished run stands for; `model` is its class, if that is one of your own.
+
+    Raises
+    ------
+    DPRError
+        If the class is missing, or of another name.
+    """
+    if model is None:
+        try:
+            return resolve_model(saved)
+        except DPRError as error:
+            raise DPRError(
+                f"{run_dir} holds a {saved}, which RecBole does not have: from Python, give its class as model=..."
+            ) from error
+    resolved = resolve_model(model)
+    if resolved.name != saved:
+        raise DPRError(f"{run_dir} holds a {saved}, not a {resolved.name}")
+    return resolved
+
+
 def _unknown(model: str, name: str, prefixed: bool) -> str:
     models = sequential_models().values()
     if not name or model.upper() == "DPR":

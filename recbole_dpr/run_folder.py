@@ -35,7 +35,7 @@ from recbole_dpr.files import (
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.steering import steering_of
-from recbole_dpr.naming import resolve_model
+from recbole_dpr.naming import model_of_run
 from recbole_dpr.options import reported_k
 from recbole_dpr.readers import learns_to_read, reader_kind
 
@@ -134,9 +134,7 @@ class RunOptions:
         # An option that the run did not know yet has its default: what it did.
         defaults = read_yaml(properties_dir() / "model" / "DPR.yaml")
         self._options = {**defaults, **read_run_options(run_dir)}
-        resolved = resolve_model(model or self["model"])
-        if resolved.name != self["model"]:
-            raise DPRError(f"{run_dir} holds a {self['model']}, not a {resolved.name}")
+        resolved = model_of_run(run_dir, self["model"], model)
         self.model_class = resolved.model_class
         self._options["backbone"] = resolved.backbone
         self._options["promptable"] = resolved.promptable

@@ -276,6 +276,9 @@ def test_options_that_recbole_would_stumble_over_are_refused(monkeypatch):
     with pytest.raises(DPRError, match=r"clip_grad_norm takes \{max_norm: 1.0\}, not 1"):
         config("--clip_grad_norm=1")
     assert config("--clip_grad_norm={max_norm: 1}")["clip_grad_norm"] == {"max_norm": 1}
+    with pytest.raises(DPRError, match="the interval in quotes, not"):
+        config("--val_interval={timestamp: [5,inf)}")
+    assert config("--val_interval={'timestamp': '[5,inf)'}")["val_interval"]["timestamp"]
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(DPRError, match="pip install wandb"):
         config("--log_wandb=True")

@@ -89,6 +89,13 @@ def test_every_option_is_read_somewhere():
         assert any(text in code for text in wanted), f"nothing reads {name}"
 
 
+def test_no_data_set_allows_less_than_the_option_does():
+    for file in DATASETS:
+        for name, option in read_options(file).items():
+            if general := {**read_options(OVERALL), **read_options(DPR)}.get(name):
+                assert option.types == general.types, f"{file.name}: {name}"
+
+
 @pytest.mark.parametrize("file", DATASETS, ids=names(DATASETS))
 def test_every_data_set_makes_a_config(file, tmp_path):
     (tmp_path / file.stem).mkdir()

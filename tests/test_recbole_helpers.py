@@ -274,8 +274,10 @@ class OwnModel(SASRec):
 def test_a_run_of_a_class_of_ones_own_is_measured_again(tiny_options):
     result = recbole_dpr.run_recbole_dpr(OwnModel, "tiny", config_dict=tiny_options)
     assert evaluate(result["run_dir"], model=OwnModel)["tasks"] == result["tasks"]
+    assert recbole_dpr.load(result["run_dir"], model=OwnModel).recommend([["i1"]], [None])
     about = describe_run(result["run_dir"])
     assert about["prompts"] == "may ask for the values below"
     assert about["positive"] == f"NDCG@10 {result['tasks']['positive']['DPR']['ndcg@10']:.4f}"
-    with pytest.raises(DPRError, match="OwnModel"):
-        evaluate(result["run_dir"])
+    for use in (evaluate, recbole_dpr.load):
+        with pytest.raises(DPRError, match=r"holds a OwnModel.* give its class as model="):
+            use(result["run_dir"])

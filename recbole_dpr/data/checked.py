@@ -64,6 +64,7 @@ class CheckedDataset(SequentialDataset):
         self._check_columns(interactions, TYPES)
         if items.is_file():
             self._check_columns(items, ["ITEM_ID_FIELD"])
+            self._check_shared(interactions, items)
         super()._load_data(token, dataset_path)
 
     def _check_columns(self, path: Path, options: Iterable[str]) -> None:
@@ -81,6 +82,22 @@ class CheckedDataset(SequentialDataset):
                     f"{path}: {name}:{types[name]} ({option}) must be {name}:{wanted}"
                     + "; times are numbers that grow" * (option == "TIME_FIELD")
                 )
+
+    def _check_shared(self, interactions: Path, items: Path) -> None:
+        """Refuse a column that is read from both files: RecBole lets the item's stand in for the interaction's."""
+        shared = {}
+        for path, source in (
+            (interactions, FeatureSource.INTERACTION),
+            (items, FeatureSource.ITEM),
+        ):
+            load, unload = self._get_load_and_unload_col(source)
+            names = set(AtomicFile(path, self.config).columns) - set(unload or ())
+            shared[path] = names if load is None else names & load
+        if both := sorted(set.intersection(*shared.values()) - {self.config["ITEM_ID_FIELD"]}):
+            raise DPRError(
+                f"{interactions} and {items.name} both have {some_of(both)}, of which only one would be read: rename "
+                "one, or leave it out of load_col"
+            )
 
     def _load_feat(self, filepath: str, source: Any) -> Any:
         """As RecBole's, which shifts the cells of a row that has one too many, and leaves missing ones empty.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
@@ -137,6 +137,7 @@ class PhraseFile:
                 f"{some(alike)}: merge such values in the .item file, or give them different names in a "
                 f"phrasebook of your own (this is {self._source})"
             )
+        _warn_of_like_words(values, names)
         return names, synonyms
 
     def read_as(self) -> dict[str, str]:
@@ -232,6 +233,18 @@ def some(words: Sequence[str], most: int = 3) -> str:
     """Write "a, b, c and 7 more", for messages."""
     more = len(words) - most
     return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _warn_of_like_words(values: Sequence[str], names: Sequence[Name]) -> None:
+    """Say which values no word tells apart: "Sci-Fi" and "Sci_Fi" are as one, "C" and "C++" are two."""
+    by_words = defaultdict(list)
+    for value, name in zip(values, names, strict=True):
+        by_words[tuple(re.findall(r"\w+", name.name.lower()))].append(repr(value))
+    if alike := [" and ".join(same) for same in by_words.values() if len(same) > 1]:
+        getLogger().warning(
+            f"the names of {some(alike)} differ in punctuation alone, and so a prompt may be taken to mean either: "
+            "merge them in the .item file if they are one, or give them different names in a phrasebook of your own"
+        )
 
 
 def frame(pattern: str) -> str:

@@ -106,8 +106,8 @@ SYSTEMS = {
     "calibrated_filter": (
         "true attributes",
         "the same after dividing each item's probability by its number of values where one is wanted, and by how many "
-        "of the history's values it lacks where one is rejected, which is the best a perfect backbone could do with "
-        "prompts drawn this way.",
+        "of the history's values it lacks where one is rejected, which is the best there is for prompts drawn this "
+        "way where the backbone's probabilities are true (they are not quite: DPR may pass it).",
     ),
     "post_filter": (
         "true attributes",

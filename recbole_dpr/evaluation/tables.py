@@ -10,8 +10,8 @@ from recbole_dpr.options import reported_k
 
 LOW = 0.9  # share of prompts read exactly right below which it is said what may help
 WAY_OUT = (
-    "A larger reader beside the default one may read more (--reader=[shipped,large]; docs/prompts.md); examples.md "
-    "shows some that were misread."
+    "A larger reader beside the default one may read more (--reader=[shipped,large]; docs/prompts.md); a "
+    "training's examples.md shows some that were misread, evaluate --json has them under reading."
 )
 
 

@@ -174,6 +174,8 @@ class Ranker:
         best, scores = [], []
         for user, row, out in zip(users, rows, hidden, strict=True):
             kept = [item for item in row if item > 0 and item not in out]
+            if len(kept) < min(k, len(self._tokens) - 1 - len(out)):  # a graph does not reach all
+                return self._rank(asked, k)
             exact = (vectors[kept] @ user).sort(descending=True, stable=True)
             best.append([kept[place] for place in exact.indices[:k].tolist()])
             scores.append(exact.values[:k].tolist())

@@ -52,7 +52,7 @@ class Mentions:
             if self._owners.setdefault(words, value) != value:
                 self._owners[words] = NOBODY
         for words, value in spelled:  # a name as it is written goes before another's plural
-            for number in _numbers(words):
+            for number in _numbers(words) if self._owners[words] == value else ():
                 self._owners.setdefault(number, value)
         self._owners.pop((), None)
         self._longest = max(map(len, self._owners), default=0)
@@ -62,7 +62,8 @@ class Mentions:
 
     def rewrite(self, text: str) -> str:
         """The text with what its words are read as in their place, and "no" for a minus before a name."""
-        text = self._rewritten.sub(lambda found: self._read_as[found[0].lower()], text)
+        # What matches without case need not be the same in lower case: a dotted capital I is longer there.
+        text = self._rewritten.sub(lambda m: self._read_as.get(m[0].lower(), m[0]), text)
         for begin, *_ in reversed(list(self.spans(text))):
             if minus := MINUS.search(text, 0, begin):
                 no = ", no " if minus[0][0].isspace() else "no "

@@ -207,3 +207,13 @@ def test_times_that_are_all_alike_are_said(tiny_config, data_path, caplog):
     rewrite(file, lambda text: re.sub(r"\t\d+\n", "\t7\n", text))
     load_data(tiny_config())
     assert "100% of the steps" in caplog.text and "the order of tiny.inter" in caplog.text
+
+
+def test_a_column_of_both_files_is_refused_where_both_are_read(tiny_config, data_path):
+    file = data_path / "tiny" / "tiny.inter"
+    head, *rows = file.read_text().splitlines()
+    lines = [f"{head}\tcolour:token", *(f"{row}\tred" for row in rows)]
+    file.write_text("\n".join(lines) + "\n")
+    load_data(tiny_config())
+    with pytest.raises(DPRError, match=r"tiny\.inter and tiny\.item both have colour, of which"):
+        load_data(tiny_config(load_col=None))

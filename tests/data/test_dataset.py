@@ -167,6 +167,25 @@ def test_a_separator_of_its_own(tiny_config, data_path, caplog):
     assert not caplog.text
 
 
+def test_blanks_at_the_ends_of_values_are_said(tiny_config, data_path, caplog):
+    file = data_path / "tiny" / "tiny.item"
+    file.write_text(file.read_text().replace(" green", ", green"))
+    load_data(tiny_config(seq_separator=","))
+    assert "such as ' green'" in caplog.text and "', ' in place of ','" in caplog.text
+    caplog.clear()
+    values = load_data(tiny_config(seq_separator=", ")).whole.attributes.values
+    assert sorted(values) == ["blue", "green", "red"] and not caplog.text
+
+
+def test_blank_values_count_as_none(tiny_config, data_path, caplog):
+    file = data_path / "tiny" / "tiny.item"
+    file.write_text(file.read_text().replace(" green", ", ").replace("3\tblue", "3\t_"))
+    data = load_data(tiny_config(seq_separator=",")).whole
+    assert sorted(data.attributes.values) == ["blue", "red"]
+    assert not data.attributes.matrix[data.token2id("item_id", "i3")].any()
+    assert "holds blanks where values should stand" in caplog.text
+
+
 def test_an_item_without_attributes_or_text_takes_part(tiny_config, data_path):
     file = data_path / "tiny" / "tiny.item"
     file.write_text(file.read_text().replace("Thing number 3\tblue", "\t"))

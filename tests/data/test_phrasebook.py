@@ -370,3 +370,11 @@ def test_the_documented_example_is_a_phrasebook():
     book = Phrasebook(content, ["Cookbooks", "SciFi"], "docs")
     assert book.prompt(Intent((0,)), "unseen", rng()) == "I'm craving cookbooks."
     assert book.prompt(Intent((1,), (0,)), "unseen", rng()) == "science fiction minus cookbooks"
+
+
+def test_values_that_differ_in_punctuation_alone_are_said(caplog):
+    Phrasebook.load("generic", ["Hip-Hop", "Hip_Hop", "C", "C++", "Jazz"])
+    assert "of 'Hip-Hop' and 'Hip_Hop', 'C' and 'C++' differ in punctuation alone" in caplog.text
+    caplog.clear()
+    Phrasebook.load("generic", ["Hip-Hop", "Jazz"])
+    assert not caplog.text

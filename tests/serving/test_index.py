@@ -62,6 +62,23 @@ def test_what_the_index_finds_is_put_in_the_order_of_the_scores(trained_run, rec
         assert found == expected
 
 
+class Short(Backwards):
+    """An index that finds two items and no more, as a graph that does not reach all."""
+
+    def search(self, users, k):
+        return np.pad(super().search(users, 2), ((0, 0), (0, k - 2)))
+
+
+def test_what_an_index_does_not_find_is_ranked_in_full(trained_run, recommender):
+    index = Short()
+    index.vectors = recommender.item_vectors()
+    quick = recbole_dpr.load(trained_run["run_dir"], index=index)
+    for options in ({}, {"exclude_history": True}):
+        assert quick.recommend(*REQUESTS, k=5, **options) == recommender.recommend(
+            *REQUESTS, k=5, **options
+        )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_of_another_run_of_the_same_data_is_refused(trained_run, recommender, kind):
     vectors, users = recommender.item_vectors(), sample_users(recommender)

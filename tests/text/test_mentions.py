@@ -70,6 +70,8 @@ def test_words_that_are_read_as_others():
         "No romantic comedies; a romantic comedy-like romcomedy"
     )
     assert Mentions(CALLED).rewrite("romcom") == "romcom"
+    spies = Mentions(CALLED, {"spy film": "thriller"})
+    assert spies.rewrite("SPY FILM, SPY F\u0130LM") == "thriller, SPY F\u0130LM"
     assert repr(mentions) != repr(Mentions(CALLED))  # what was read is kept apart
 
 
@@ -133,3 +135,5 @@ def test_a_tokenizer_that_does_not_tell_places_leaves_the_tokens_to_nobody(menti
 def test_what_several_values_are_called_names_none():
     mentions = Mentions([["C"], ["C++"], ["Rust"]])
     assert [value for *_, value in mentions.spans("no C, no C++, but Rust")] == [2]
+    hyphened = Mentions([["hip-hop"], ["hip hop"]])
+    assert not [*hyphened.spans("hip-hop, hip hop, hip-hops")]
