@@ -30,8 +30,8 @@ ml-100k, unseen phrases; a dash is not measured yet. Steered so far: {steered} o
   at the sixth validation without a gain), in ours, and of the backbone under DPR, whose training here is short: see the variants
   `recbole` and `short` in `benchmarks/suites/suites.yaml`.
 - **Positive, negative NDCG@10**: DPR / `filter` / `post_filter`.
-- The short trainings were recorded on 23 and 24 November 2026. What has changed since in how spelled names are read, in stage 2 and in the dropout
-  of stage 3 (CHANGELOG.md) is not in them.
+- The short trainings were recorded on 23 and 24 November 2026. What has changed since in the reader, in how spelled names are read, in stage 2 and in the dropout
+  of stage 3 is not in them.
 - DIN and DIEN, under DPR: histories of 10 and five epochs, for scoring the catalogue takes them a pass for each item.
 - GRU4RecKG and KSR: vectors trained on the graph that RecBole ships; films without an entity are left out.
 """

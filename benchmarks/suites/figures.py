@@ -97,6 +97,8 @@ def p_text(p: float | None) -> str:
     """A p-value in words."""
     if p is None:
         return ""
+    if p < SURE <= round(p, 3):  # no rounding across the line that bold is drawn at
+        return f"p < {SURE:.3f}"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
