@@ -33,7 +33,7 @@ KINDS = {"positive": 0.33, "negative": 0.33, "compound": 0.2, "neutral": 0.14}
 LATER = {"positive": 0.28, "negative": 0.28, "neutral": 0.44}  # of what is said after the first
 COUNTS = (0.82, 0.13, 0.05)  # chances of one, two, three values on a side
 MEASURED = ("unseen", "hard")  # phrases of a book that are only asked, never trained on
-PHRASES_OFTEN = 2  # to one idiom: real prompts are chattier than those
+PHRASES_OFTEN = 3  # to one idiom: real prompts are chattier than those
 IMPLIED = 0.2  # share of positive and negative parts that name no genre
 ROUGH = {
     "joined": 0.15,
