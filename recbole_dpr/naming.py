@@ -102,11 +102,11 @@ def model_of_run(run_dir: str | Path, saved: str, model: type | None = None) -> 
             return resolve_model(saved)
         except DPRError as error:
             raise DPRError(
-                f"{run_dir} holds a {saved}, which RecBole does not have: from Python, give its class as model=..."
+                f"{run_dir} holds a {saved}: {error}. From Python, a class of your own is given as model=..."
             ) from error
     resolved = resolve_model(model)
     if resolved.name != saved:
-        raise DPRError(f"{run_dir} holds a {saved}, not a {resolved.name}")
+        raise DPRError(f"{run_dir} holds a {saved}, not a {model.__name__}")
     return resolved
 
 

@@ -279,5 +279,5 @@ def test_a_run_of_a_class_of_ones_own_is_measured_again(tiny_options):
     assert about["prompts"] == "may ask for the values below"
     assert about["positive"] == f"NDCG@10 {result['tasks']['positive']['DPR']['ndcg@10']:.4f}"
     for use in (evaluate, recbole_dpr.load):
-        with pytest.raises(DPRError, match=r"holds a OwnModel.* give its class as model="):
+        with pytest.raises(DPRError, match=r"holds a OwnModel: .* is given as model="):
             use(result["run_dir"])
