@@ -19,6 +19,12 @@ OWN_METRICS = ("satisfied", "violation")
 COMPARED = ("additive", "semantic")
 COMPARED_AT_K = ("rerank", "post_filter")
 
+# RecBole takes its options of this kind as they come, and stumbles over them.
+MAPPINGS = {
+    "clip_grad_norm": "{max_norm: 1.0}",
+    "val_interval": "{timestamp: '[5000,inf)'}, the interval in quotes",
+}
+
 
 def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Check the layered options of a run, before RecBole completes them.
@@ -41,14 +47,10 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
                 f"{name}={options[name]}: training in more than one process is not supported yet; "
                 f"leave {name} out"
             )
-    clip = options.get("clip_grad_norm")
-    if clip is not None and not isinstance(clip, Mapping):
-        raise DPRError(f"clip_grad_norm takes {{max_norm: 1.0}}, not {clip!r}")
-    held_out = options.get("val_interval")
-    if held_out is not None and not isinstance(held_out, Mapping):
-        raise DPRError(
-            f"val_interval takes {{timestamp: '[5000,inf)'}}, the interval in quotes, not {held_out!r}"
-        )
+    for name, example in MAPPINGS.items():
+        value = options.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise DPRError(f"{name} takes {example}, not {value!r}")
     if options.get("log_wandb") and find_spec("wandb") is None:
         raise DPRError("log_wandb=True needs the package wandb: pip install wandb")
     sampling = options.get("train_neg_sample_args")

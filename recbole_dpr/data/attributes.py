@@ -68,17 +68,16 @@ class Attributes:
             has[np.arange(len(ids))[:, None], ids] = True
             used = np.flatnonzero(has.any(axis=0))
             used = used[used != 0]  # 0 pads a short list, or stands for a missing value
-            blank = np.array([not str(tokens[i]).replace("_", " ").strip() for i in used], bool)
-            if blank.any():
+            named = [i for i in used if str(tokens[i]).replace("_", " ").strip()]
+            if len(named) < len(used):
                 getLogger().warning(
                     f"column {field!r} of {_item_file(dataset)} holds blanks where values should stand; they count as none"
                 )
-            used = used[~blank]
-            found = [str(tokens[i]) for i in used]
+            found = [str(tokens[i]) for i in named]
             _warn_of_lists(field, found, dataset.field2type[field], dataset.config["seq_separator"])
             values += found
-            sources += [field] * len(used)
-            columns.append(has[:, used])
+            sources += [field] * len(named)
+            columns.append(has[:, named])
         matrix = torch.from_numpy(np.concatenate(columns, axis=1))
         matrix[0] = False
         if not values:
@@ -195,12 +194,15 @@ def _choice(dataset: Dataset) -> str:
 def _warn_of_lists(field: str, values: Sequence[str], kind: FeatureType, separator: str) -> None:
     """Say where what should be lists seems to have another separator, or a type that is no list."""
     is_list = kind == FeatureType.TOKEN_SEQ
-    uncut = [value for value in values if (UNCUT if is_list else UNCUT_TOKEN).search(value)]
     if edged := [value for value in values if value != value.strip()]:
+        separate = (
+            f"let seq_separator hold it, too ({separator + ' '!r} in place of {separator!r}), or "
+        )
         getLogger().warning(
             f"{len(edged)} of the {len(values)} values of column {field!r} begin or end with a blank, such as "
-            f"{edged[0]!r}: let seq_separator hold it, too ({separator + ' '!r} in place of {separator!r}), or take it out of the file"
+            f"{edged[0]!r}: {separate * is_list}take it out of the file"
         )
+    uncut = [value for value in values if (UNCUT if is_list else UNCUT_TOKEN).search(value)]
     if uncut:
         way_out = (
             f"in a token_seq column {separator!r} stands between values; write it so, or set seq_separator"

@@ -85,17 +85,17 @@ class CheckedDataset(SequentialDataset):
 
     def _check_shared(self, interactions: Path, items: Path) -> None:
         """Refuse a column that is read from both files: RecBole lets the item's stand in for the interaction's."""
-        shared = {}
-        for path, source in (
-            (interactions, FeatureSource.INTERACTION),
-            (items, FeatureSource.ITEM),
-        ):
-            load, unload = self._get_load_and_unload_col(source)
-            names = set(AtomicFile(path, self.config).columns) - set(unload or ())
-            shared[path] = names if load is None else names & load
-        if both := sorted(set.intersection(*shared.values()) - {self.config["ITEM_ID_FIELD"]}):
+        of_items = self._read_columns(AtomicFile(items, self.config), FeatureSource.ITEM)
+        of_both = [
+            name
+            for name in self._read_columns(
+                AtomicFile(interactions, self.config), FeatureSource.INTERACTION
+            )
+            if name in of_items and name != self.config["ITEM_ID_FIELD"]
+        ]
+        if of_both:
             raise DPRError(
-                f"{interactions} and {items.name} both have {some_of(both)}, of which only one would be read: rename "
+                f"{interactions} and {items.name} both have {some_of(of_both)}, of which only one would be read: rename "
                 "one, or leave it out of load_col"
             )
 
@@ -124,12 +124,19 @@ class CheckedDataset(SequentialDataset):
             self._say_of_missing(filepath, file)
         return table
 
+    def _read_columns(self, file: AtomicFile, source: Any) -> dict[str, str]:
+        """The columns of a file that are read, with their types."""
+        load, unload = self._get_load_and_unload_col(source)
+        return {
+            name: kind
+            for name, kind in file.columns.items()
+            if (load is None or name in load) and name not in (unload or ())
+        }
+
     def _no_number(self, file: AtomicFile, source: Any) -> str:
         """The first cell that is no number in a column of numbers that is read."""
-        load, unload = self._get_load_and_unload_col(source)
-        for name, kind in file.columns.items():
-            is_read = (load is None or name in load) and name not in (unload or ())
-            for number, cell in file.cells(name) if kind == "float" and is_read else ():
+        for name, kind in self._read_columns(file, source).items():
+            for number, cell in file.cells(name) if kind == "float" else ():
                 if not _is_number(cell.strip()):
                     times = "; times are numbers that grow" * (name == self.time_field)
                     return f", line {number}: {name} holds {cell!r}, which is no number{times}"

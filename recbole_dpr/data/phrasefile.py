@@ -10,6 +10,7 @@ from logging import getLogger
 from typing import Any, NoReturn
 
 from recbole_dpr.errors import DPRError, did_you_mean, nearest
+from recbole_dpr.text.mentions import words_of
 
 PHRASES = ("train", "unseen", "hard")
 OPTIONAL = "hard"  # a domain need not have phrases whose very words were never trained on
@@ -239,7 +240,7 @@ def _warn_of_like_words(values: Sequence[str], names: Sequence[Name]) -> None:
     """Say which values no word tells apart: "Sci-Fi" and "Sci_Fi" are as one, "C" and "C++" are two."""
     by_words = defaultdict(list)
     for value, name in zip(values, names, strict=True):
-        by_words[tuple(re.findall(r"\w+", name.name.lower()))].append(repr(value))
+        by_words[words_of(name.name)].append(repr(value))
     if alike := [" and ".join(same) for same in by_words.values() if len(same) > 1]:
         getLogger().warning(
             f"the names of {some(alike)} differ in punctuation alone, and so a prompt may be taken to mean either: "

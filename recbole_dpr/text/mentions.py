@@ -46,7 +46,7 @@ class Mentions:
         found = rf"\b({'|'.join(longest_first)})\b" if self._read_as else r"(?!)"  # nothing
         self._rewritten = re.compile(found, re.IGNORECASE)
         self._owners: dict[Words, int] = {}
-        spelled = [(_words(name), value) for value, names in enumerate(called) for name in names]
+        spelled = [(words_of(name), value) for value, names in enumerate(called) for name in names]
         for words, value in spelled:
             # "C", "C++" and "C#" are all the word "c", which names none of them for sure.
             if self._owners.setdefault(words, value) != value:
@@ -110,7 +110,8 @@ class Mentions:
         return owners
 
 
-def _words(name: str) -> Words:
+def words_of(name: str) -> Words:
+    """What counts of a name: names of the same words are told apart by nobody."""
     words = tuple(word.lower() for word in WORD.findall(name))
     return words[1:] if words[:1] in {(article,) for article in ARTICLES} else words
 
