@@ -6,7 +6,8 @@
 Every step reads sentences made afresh (benchmarks/reader/): two thirds about films and the genres of MovieLens,
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.
 Half of what is said are whole utterances. The unseen and hard phrases of the phrasebooks, and the idioms, implied wishes and utterances kept out, are only measured. The shipped
-one takes an hour on one CPU thread; nothing is downloaded.
+one takes an hour on one CPU thread; nothing is downloaded. A training that was cut off goes on when the same command is given
+again, after the last measurement (FILE.resume keeps it until the end).
 """
 
 from __future__ import annotations
@@ -19,41 +20,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.append(sys.path.pop(0))  # so that requests.py does not hide the library of that name
 
-from reader.held_out import exact, held_out, marks
+from reader.held_out import exact, held_out
 from reader.sentences import Sentences, film_titles
 from reader.trainee import EncoderTrainee, ShippedTrainee, Trainee
+from reader.training import Training
 from reader.utterances import uttered_values
 from recbole_dpr.arguments import exit_status
-from recbole_dpr.data.intent import Intent
 from recbole_dpr.files import read_yaml
-from recbole_dpr.training.averaging import RunningAverage
 
-WARMUP = 100
-SORTED = 16  # batches whose sentences are sorted by length together: little padding
-SHOWN = 18  # values that a generic prompt is read for: its own, and others
-GENERIC = 1 / 3
 RANK = 64
 HERE = Path(__file__).resolve().parent
-
-
-def shown_values(intents: list[Intent], n_values: int, rng: np.random.Generator) -> list[int]:
-    """Values to read a batch for: those that it speaks of, and as many others as make SHOWN."""
-    own = {v for intent in intents for v in (*intent.include, *intent.exclude)}
-    others = [v for v in rng.permutation(n_values).tolist() if v not in own]
-    return [*sorted(own), *others[: max(0, SHOWN - len(own))]]
-
-
-def batches(domain: Sentences, batch_size: int, rng: np.random.Generator):
-    """Batches of sentences of like length, without end."""
-    while True:
-        said = [domain.draw(rng) for _ in range(SORTED * batch_size)]
-        said.sort(key=lambda sentence: len(sentence[0]))
-        for at in rng.permutation(SORTED):
-            yield said[at * batch_size : (at + 1) * batch_size]
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +52,7 @@ def arguments() -> argparse.Namespace:
         type=int,
         help=f"of what is written of the change of each of their weights (as in LoRA, arXiv 2106.09685); default {RANK}",
     )
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
     parser.add_argument("--layers_learning_rate", type=float, default=2e-4)
@@ -119,65 +98,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-class Training:
-    """What the steps share: sentences to draw, the optimizer, the average of the weights.
-
-    Parameters
-    ----------
-    trainee : Trainee
-    domains : list of Sentences
-        Films, then many domains.
-    args : Namespace
-        Of `arguments`.
-    """
-
-    def __init__(
-        self, trainee: Trainee, domains: list[Sentences], args: argparse.Namespace
-    ) -> None:
-        self.trainee, self.args = trainee, args
-        self._rng = np.random.default_rng(args.seed)
-        self._names = [domain.book.readable for domain in domains]
-        self._sources = [batches(domain, args.batch_size, self._rng) for domain in domains]
-        layers = list(trainee.layers.parameters())
-        known = {id(weight) for weight in layers}
-        new = [weight for weight in trainee.reader.parameters() if id(weight) not in known]
-        self._weights = [*new, *layers]
-        groups = [
-            {"params": new, "peak": args.learning_rate},
-            {"params": layers, "peak": args.layers_learning_rate},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-        self.average = RunningAverage(trainee, args.averaging)
-
-    def step(self, step: int) -> float:
-        """Learn from a batch; its loss. Steps count from 1."""
-        domain = int(self._rng.random() < GENERIC)
-        texts, intents = zip(*next(self._sources[domain]), strict=True)
-        names = self._names[domain]
-        shown = list(range(len(names)))
-        if domain:
-            shown = shown_values(list(intents), len(names), self._rng)
-        self.trainee.train()
-        for group in self._optimizer.param_groups:
-            rising = min(1.0, step / WARMUP)
-            falling = 0.5 * (1 + np.cos(np.pi * step / self.args.steps))
-            group["lr"] = group["peak"] * rising * falling
-        device = self.trainee.device
-        halved = self.args.precision == "bfloat16"
-        # Of sentences this short, plain attention takes less time on a CPU than the fused one.
-        plain = sdpa_kernel(SDPBackend.MATH)
-        with plain, torch.autocast(device.type, torch.bfloat16, enabled=halved):
-            logits = self.trainee(texts, [names[value] for value in shown])
-        include, exclude = marks(list(intents), shown, len(names))
-        loss = self.trainee.reader.loss(logits.float(), include.to(device), exclude.to(device))
-        self._optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
-        self._optimizer.step()
-        self.average.update(step)
-        return loss.item()
-
-
 def domains_of(share: float) -> list[Sentences]:
     """Films, and many domains; `share` of what is said are whole utterances."""
     genres = list(read_yaml(HERE / "reader" / "implied.yaml"))
@@ -204,10 +124,15 @@ def main() -> None:
     measured = held_out(*domains, args.measured)
     trainee.to(device).keep_own_layers()
     training = Training(trainee, domains, args)
+    progress = args.out.with_suffix(".resume")
+    if progress.is_file():
+        training.resume(progress)
+        print(f"going on after step {training.done}, from {progress}", flush=True)
     losses: list[float] = []
-    started = time.time()
-    for step in range(1, args.steps + 1):
-        losses.append(training.step(step))
+    started = time.time() - training.seconds
+    while training.done < args.steps:
+        losses.append(training.step())
+        step = training.done
         if step % args.log_every == 0 or step == args.steps:
             with training.average.applied(), trainee.interpolated(args.own):
                 trainee.cut_down()
@@ -215,6 +140,9 @@ def main() -> None:
                 trainee.save(args.out)
             seconds, mean = time.time() - started, float(np.mean(losses[-args.log_every :]))
             print(f"step {step} {seconds:.0f}s loss {mean:.4f} {figures}", flush=True)
+            if step < args.steps:
+                training.save(progress, seconds)
+    progress.unlink(missing_ok=True)
     print(json.dumps({"seconds": round(time.time() - started), "read": figures}))
 
 

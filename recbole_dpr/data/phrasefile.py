@@ -76,6 +76,7 @@ class PhraseFile:
         held_out = self._list(self._sections.get("held_out"), "held_out")
         for word in held_out:
             self._check_text(word, "held_out")
+        kept_out = re.compile(rf"\b({'|'.join(map(re.escape, held_out))})", re.IGNORECASE)
         for kind, needed in NEEDED.items():
             splits = self._mapping(self._sections.get(kind), kind, PHRASES)
             for phrases in PHRASES:
@@ -90,10 +91,10 @@ class PhraseFile:
                     home = homes.setdefault(frame(pattern), where)
                     if home != where:
                         self._fail(f"{entry}: {home} has the same frame; keep one of them")
-                    words = SLOT.sub(r" \4 ", pattern)
-                    for word in held_out if phrases == "train" else ():
-                        if re.search(rf"\b{re.escape(word)}", words, re.IGNORECASE):
-                            self._fail(f"{entry} holds '{word}', which held_out keeps out of train")
+                    if not held_out or phrases != "train":
+                        continue
+                    if word := kept_out.search(SLOT.sub(r" \4 ", pattern)):
+                        self._fail(f"{entry} holds '{word[1]}', which held_out keeps out of train")
         return found
 
     def names(self, values: Sequence[str]) -> tuple[list[Name], dict[str, list[list[Name]]]]:

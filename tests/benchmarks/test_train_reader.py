@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,3 +169,45 @@ def test_layers_of_no_other_encoder_are_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         arguments()
     assert "--layers and --rank are of --text_encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["shipped", "other"])
+def test_a_killed_training_goes_on_to_the_same_reader(tmp_path, monkeypatch, capsys, kind):
+    import train_reader
+    from reader.held_out import Measured
+    from reader.training import Training
+
+    def drawn(rng):
+        return SAID[int(rng.integers(len(SAID)))]
+
+    colours = SimpleNamespace(book=SimpleNamespace(readable=NAMES), draw=drawn)
+    monkeypatch.setattr(train_reader, "domains_of", lambda share: [colours, colours])
+    monkeypatch.setattr(train_reader, "held_out", lambda *_: {"said": Measured(NAMES, SAID)})
+    step = Training.step
+
+    def train(out, killed_before=0, *options):
+        """Six steps, or those before it is killed."""
+
+        def killed(self):
+            if self.done + 1 == killed_before:
+                raise KeyboardInterrupt
+            return step(self)
+
+        few = ["--steps=6", "--log_every=2", "--batch_size=3", "--device=cpu"]
+        few += ["--text_encoder", str(find_encoder(None)), "--layers=1"] * (kind == "other")
+        monkeypatch.setattr(Training, "step", killed)
+        monkeypatch.setattr(sys, "argv", ["train_reader.py", f"--out={out}", *few, *options])
+        train_reader.main()
+
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, 6)
+    assert parts.read_bytes() != whole.read_bytes()
+    with pytest.raises(DPRError, match="of a training with another --seed, 2021"):
+        train(parts, 0, "--seed=1")
+    capsys.readouterr()
+    train(parts)
+    assert "going on after step 4" in capsys.readouterr().out
+    assert parts.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {whole.name, parts.name}
