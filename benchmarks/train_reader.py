@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
         type=int,
         help=f"of what is written of the change of each of their weights (as in LoRA, arXiv 2106.09685); default {RANK}",
     )
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of the new layers")
     parser.add_argument("--layers_learning_rate", type=float, default=2e-4)
