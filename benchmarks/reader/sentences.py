@@ -113,7 +113,7 @@ class Sentences:
                 self.implied.append((self._titled(text, split), intent))
         self._share = share
         self.utterances = Utterances(utterances(name, values), self.book)
-        may_train = [said for said in self.utterances.all if frames.take(said.pattern, said.text)]
+        may_train = [said for said in self.utterances.all if frames.take(said.pattern)]
         self.utterances.all, left_out = _parted(may_train, uttered_out, split)
         self.uttered = [(said.text, said.intent) for said in left_out]
 
@@ -240,11 +240,11 @@ class _Frames:
             "|".join(rf"\b{re.escape(word)}" for word in sorted(words)), re.IGNORECASE
         )
 
-    def take(self, pattern: str, text: str | None = None) -> bool:
-        """Take a phrase's frame; whether the phrase may be trained on, as the text that is said where there is one."""
+    def take(self, pattern: str) -> bool:
+        """Take a phrase's frame; whether the phrase may be trained on."""
         new = frame(pattern) not in self._taken
         self._taken.add(frame(pattern))
-        return new and not self._held_out.search(text or SLOT.sub(r" \4 ", pattern))
+        return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
 
 
 def film_titles() -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,32 +37,42 @@ FREE = ("out", "own", "device", "log_every", "measured")  # options that change 
 
 
 class Batches:
-    """Batches of a domain's sentences, of like length each; the n-th is the same whenever it is asked for.
+    """Batches of a domain's sentences, of like length each.
 
     Parameters
     ----------
     domain : Sentences
     size : int
         Sentences of a batch.
-    seed : sequence of int
     """
 
-    def __init__(self, domain: Sentences, size: int, seed: Sequence[int]) -> None:
+    def __init__(self, domain: Sentences, size: int) -> None:
         self.names = domain.book.readable
-        self._domain, self._size, self._seed = domain, size, seed
-        self._round = -1
-        self._sorted: list[list[tuple[str, Intent]]] = []
+        self._domain, self._size = domain, size
+        self._drawn: list[list[tuple[str, Intent]]] = []
 
-    def __getitem__(self, n: int) -> list[tuple[str, Intent]]:
-        turn, place = divmod(n, SORTED)
-        if turn != self._round:
-            rng = np.random.default_rng([*self._seed, turn])
+    def draw(self, rng: np.random.Generator) -> list[tuple[str, Intent]]:
+        """The next batch."""
+        if not self._drawn:
             said = [self._domain.draw(rng) for _ in range(SORTED * self._size)]
             said.sort(key=lambda sentence: len(sentence[0]))
             order = rng.permutation(SORTED) * self._size
-            self._sorted = [said[at : at + self._size] for at in order]
-            self._round = turn
-        return self._sorted[place]
+            self._drawn = [said[at : at + self._size] for at in order]
+        return self._drawn.pop(0)
+
+    def state(self) -> list[list[Any]]:
+        """What has been drawn and is still to come, in plain lists."""
+        return [
+            [(text, intent.include, intent.exclude) for text, intent in batch]
+            for batch in self._drawn
+        ]
+
+    def restore(self, state: list[list[Any]]) -> None:
+        """Undo what has been drawn since `state`."""
+        self._drawn = [
+            [(text, Intent(tuple(wanted), tuple(unwanted))) for text, wanted, unwanted in batch]
+            for batch in state
+        ]
 
 
 class Training:
@@ -88,11 +98,8 @@ class Training:
     def __init__(self, trainee: Trainee, domains: list[Sentences], args: Namespace) -> None:
         self.trainee, self.args = trainee, args
         self.done, self.seconds = 0, 0.0
-        self._batches = [
-            Batches(domain, args.batch_size, (args.seed, place))
-            for place, domain in enumerate(domains)
-        ]
-        self._drawn = [0] * len(domains)  # batches of each
+        self._rng = np.random.default_rng(args.seed)
+        self._batches = [Batches(domain, args.batch_size) for domain in domains]
         layers = list(trainee.layers.parameters())
         known = {id(weight) for weight in layers}
         new = [weight for weight in trainee.reader.parameters() if id(weight) not in known]
@@ -101,20 +108,18 @@ class Training:
             {"params": new, "peak": args.learning_rate},
             {"params": layers, "peak": args.layers_learning_rate},
         ]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
         self.average = RunningAverage(trainee, args.averaging)
 
     def step(self) -> float:
         """Learn from a batch; its loss."""
         self.done += 1
-        rng = np.random.default_rng([self.args.seed, len(self._batches), self.done])
-        domain = int(rng.random() < GENERIC)
+        domain = int(self._rng.random() < GENERIC)
         batches = self._batches[domain]
-        texts, intents = zip(*batches[self._drawn[domain]], strict=True)
-        self._drawn[domain] += 1
+        texts, intents = zip(*batches.draw(self._rng), strict=True)
         shown = list(range(len(batches.names)))
         if domain:
-            shown = shown_values(list(intents), len(batches.names), rng)
+            shown = shown_values(list(intents), len(batches.names), self._rng)
         self.trainee.train()
         for group in self._optimizer.param_groups:
             rising = min(1.0, self.done / WARMUP)
@@ -145,7 +150,8 @@ class Training:
         }
         about = {
             "done": self.done,
-            "drawn": self._drawn,
+            "drawn": [batches.state() for batches in self._batches],
+            "rng": self._rng.bit_generator.state,
             "seconds": seconds,
             "options": self._options(),
         }
@@ -176,7 +182,10 @@ class Training:
         self.average.weights = {name: weight.to(device) for name, weight in average.items()}
         restore_optimizer(self._optimizer, without_prefix("optimizer.", tensors))
         restore_random_state(without_prefix("rng.", tensors))
-        self.done, self._drawn, self.seconds = about["done"], about["drawn"], about["seconds"]
+        self._rng.bit_generator.state = about["rng"]
+        for batches, drawn in zip(self._batches, about["drawn"], strict=True):
+            batches.restore(drawn)
+        self.done, self.seconds = about["done"], about["seconds"]
 
     def _options(self) -> dict[str, object]:
         return {name: value for name, value in vars(self.args).items() if name not in FREE}
