@@ -52,7 +52,10 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
 @torch.no_grad()
 def _read(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tuple[Tensor, Tensor]:
     texts = [mentions.rewrite(text) for text in texts]
-    training = [reader.training for _, reader in readers]
+    # Asking costs nothing; going through all layers to set what is set takes a millisecond of every request.
+    training = [reader for _, reader in readers if reader.training]
+    for reader in training:
+        reader.eval()
     n_values = len(readers[0][1].names)
     # Each once, those of about one length together, a few at a time: a million states are gigabytes.
     asked = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
@@ -61,7 +64,7 @@ def _read(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tuple[T
     for begin in range(0, len(asked), at_once):
         some = asked[begin : begin + at_once]
         logits = [
-            reader.eval()(*_seen(some, encoder, mentions, reader.names.device))
+            reader(*_seen(some, encoder, mentions, reader.names.device))
             for encoder, reader in readers
         ]
         intents[:, begin : begin + len(some)] = torch.stack(read_intents(*logits))
@@ -69,8 +72,8 @@ def _read(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tuple[T
         if named := mentions.alone(text):  # as typed into a search box, whatever it reads like
             intents[:, row] = False
             intents[0, row, named] = True
-    for (_, reader), mode in zip(readers, training, strict=True):
-        reader.train(mode)
+    for reader in training:
+        reader.train()
     place = {text: row for row, text in enumerate(asked)}
     rows = torch.tensor([place.get(text, len(asked)) for text in texts], dtype=torch.long)
     return intents[0, rows], intents[1, rows]
