@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.loading import load_data
@@ -138,8 +139,6 @@ def test_changed_layers_of_other_families_are_written_and_read_back(family, tmp_
 
 @pytest.mark.parametrize("kind", ["shipped", "other"])
 def test_the_command_writes_a_reader_and_says_how_well_it_reads(tmp_path, kind):
-    from safetensors.torch import load_file
-
     out = tmp_path / "reader.safetensors"
     command = [sys.executable, str(TRAIN_READER), "--out", str(out)]
     command += [
@@ -169,6 +168,12 @@ def test_layers_of_no_other_encoder_are_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         arguments()
     assert "--layers and --rank are of --text_encoder" in capsys.readouterr().err
+
+
+def same_weights(*paths):
+    """Whether two files hold the same, whatever the order in their headers."""
+    a, b = (load_file(path) for path in paths)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("kind", ["shipped", "other"])
@@ -203,11 +208,11 @@ def test_a_killed_training_goes_on_to_the_same_reader(tmp_path, monkeypatch, cap
     train(whole)
     with pytest.raises(KeyboardInterrupt):
         train(parts, 6)
-    assert parts.read_bytes() != whole.read_bytes()
+    assert not same_weights(parts, whole)
     with pytest.raises(DPRError, match="of a training with another --seed, 2021"):
         train(parts, 0, "--seed=1")
     capsys.readouterr()
     train(parts)
     assert "going on after step 4" in capsys.readouterr().out
-    assert parts.read_bytes() == whole.read_bytes()
+    assert same_weights(parts, whole)
     assert {path.name for path in tmp_path.iterdir()} == {whole.name, parts.name}
