@@ -18,7 +18,7 @@ import numpy as np
 from reader.utterances import Utterances, utterances
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.data.phrasebook import Phrasebook, roughen
-from recbole_dpr.data.phrasefile import NEEDED, SLOT, frame
+from recbole_dpr.data.phrasefile import NEEDED, frame, search_for
 from recbole_dpr.files import properties_dir, read_yaml
 
 T = TypeVar("T")
@@ -236,15 +236,13 @@ class _Frames:
         named = [name for book in books for name in book.get("names", {}).values()]
         groups = [name["synonyms"] for name in named if "synonyms" in name]
         words |= {synonym["name"] for group in groups for synonym in group["unseen"]}
-        self._held_out = re.compile(
-            "|".join(rf"\b{re.escape(word)}" for word in sorted(words)), re.IGNORECASE
-        )
+        self._held_out = search_for(sorted(words))
 
     def take(self, pattern: str) -> bool:
         """Take a phrase's frame; whether the phrase may be trained on."""
         new = frame(pattern) not in self._taken
         self._taken.add(frame(pattern))
-        return new and not self._held_out.search(SLOT.sub(r" \4 ", pattern))
+        return new and not self._held_out(pattern)
 
 
 def film_titles() -> list[str]:

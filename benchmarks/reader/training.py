@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reader.held_out import marks
 from reader.sentences import Sentences
 from reader.trainee import Trainee
+from recbole_dpr.checkpoint import load_tensors, save_tensors
 from recbole_dpr.data.intent import Intent
 from recbole_dpr.errors import DPRError
-from recbole_dpr.files import replacing
 from recbole_dpr.training.averaging import RunningAverage, copy_of_weights, put_weights
 from recbole_dpr.training.resume import (
     optimizer_tensors,
@@ -155,8 +152,7 @@ class Training:
             "seconds": seconds,
             "options": self._options(),
         }
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"about": json.dumps(about)})
+        save_tensors(path, tensors, about)
 
     def resume(self, path: Path) -> None:
         """Go on after the steps that `save` was called behind, as if nothing had happened.
@@ -164,11 +160,9 @@ class Training:
         Raises
         ------
         DPRError
-            If those were steps of a training with other options.
+            If those were steps of a training with other options, or as `load_tensors`.
         """
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = load_tensors(path)
         own = self._options()
         other = [name for name in own if about["options"].get(name) != own[name]]
         if other:

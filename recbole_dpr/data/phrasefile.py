@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, NoReturn
@@ -76,7 +76,7 @@ class PhraseFile:
         held_out = self._list(self._sections.get("held_out"), "held_out")
         for word in held_out:
             self._check_text(word, "held_out")
-        kept_out = re.compile(rf"\b({'|'.join(map(re.escape, held_out))})", re.IGNORECASE)
+        kept_out = search_for(held_out)
         for kind, needed in NEEDED.items():
             splits = self._mapping(self._sections.get(kind), kind, PHRASES)
             for phrases in PHRASES:
@@ -91,10 +91,9 @@ class PhraseFile:
                     home = homes.setdefault(frame(pattern), where)
                     if home != where:
                         self._fail(f"{entry}: {home} has the same frame; keep one of them")
-                    if not held_out or phrases != "train":
-                        continue
-                    if word := kept_out.search(SLOT.sub(r" \4 ", pattern)):
-                        self._fail(f"{entry} holds '{word[1]}', which held_out keeps out of train")
+                    word = kept_out(pattern) if phrases == "train" else None
+                    if word:
+                        self._fail(f"{entry} holds '{word[0]}', which held_out keeps out of train")
         return found
 
     def names(self, values: Sequence[str]) -> tuple[list[Name], dict[str, list[list[Name]]]]:
@@ -252,6 +251,12 @@ def _warn_of_like_words(values: Sequence[str], names: Sequence[Name]) -> None:
 def frame(pattern: str) -> str:
     """Reduce a pattern to its wording: without case, punctuation and the form of its slots."""
     return " ".join(re.findall(r"[\w']+", SLOT.sub(r" \2 ", pattern).lower()))
+
+
+def search_for(words: Collection[str]) -> Callable[[str], re.Match[str] | None]:
+    """A search for the first of some words in a pattern, its slots aside; "fan" is in "fans", too."""
+    found = re.compile("|".join(rf"\b{re.escape(word)}" for word in words) or "(?!)", re.IGNORECASE)
+    return lambda pattern: found.search(SLOT.sub(r" \4 ", pattern))
 
 
 def parse(pattern: str) -> tuple[str | Slot, ...]:
