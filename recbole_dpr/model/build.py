@@ -9,7 +9,12 @@ from torch import Tensor
 
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.model.pretrained import SHIPPED_STATES, find_reader, make_reader
+from recbole_dpr.model.pretrained import (
+    SHIPPED_STATES,
+    find_reader,
+    make_reader,
+    reading_precision,
+)
 from recbole_dpr.model.score_dpr import ScoreDPR
 from recbole_dpr.model.steering import Scores, steering_of
 from recbole_dpr.readers import LEARNED, kind_of, learns_to_read, reader_kind, reader_names
@@ -39,7 +44,8 @@ def reading_encoder(config: Any, encoder: TextEncoder, name: str) -> TextEncoder
         return encoder
     path, cache_dir = find_reader(name), config["text_cache_dir"] if encoder.keeps else None
     if header(path)[ENCODER]:
-        return AdaptedEncoder(path, **_encoding(config, cache_dir, None))
+        options = _encoding(config, cache_dir, None)
+        return AdaptedEncoder(path, **options | {"precision": reading_precision(config)})
     # The bundled one, which is that of the items, too, unless they have another.
     return _encoder(config, None, cache_dir, SHIPPED_STATES) if config["text_encoder"] else encoder
 

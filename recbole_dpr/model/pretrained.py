@@ -6,9 +6,11 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +21,7 @@ from recbole_dpr.model.pooled import PooledReader
 from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.readers import WAY_OUT, kind_of
 from recbole_dpr.text.adapted import DOWN, ENCODER, LORA, UP, WEIGHTS
+from recbole_dpr.text.encoder import PRECISIONS
 from recbole_dpr.text.mentions import Mentions
 
 SIZE = 128
@@ -61,11 +64,28 @@ def make_reader(names: Tensor, config: Any, name: str) -> PromptReader:
         return PromptReader(names, SIZE, upper=0)
     path = find_reader(name)
     try:
-        return load_reader(names, path)
+        reader = load_reader(names, path)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
         raise DPRError(
             f"{path} is no reader over the encoder that it names: train it again"
         ) from error
+    reader.precision = PRECISIONS[reading_precision(config)]
+    return reader
+
+
+def reading_precision(config: Any) -> str:
+    """In which precision a reader that comes trained reads: option `reader_precision`, whose None is resolved here."""
+    if config["reader_precision"]:
+        return config["reader_precision"]
+    on_cpu = torch.device(config["device"]).type == "cpu"
+    return "bfloat16" if on_cpu and multiplies_bfloat16() else "float32"
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products in bfloat16; False where torch is too old to tell."""
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def load_reader(names: Tensor, path: Path) -> PromptReader:
@@ -83,7 +103,8 @@ def load_reader(names: Tensor, path: Path) -> PromptReader:
 
 def fingerprint(reader: PromptReader, mentions: Mentions) -> str:
     """Tells apart readers, and names of values, that may read the same text otherwise."""
-    digest = hashlib.blake2b(repr((mentions, reader.doubt, reader.spelled)).encode(), digest_size=8)
+    rules = (mentions, reader.doubt, reader.spelled, reader.precision)
+    digest = hashlib.blake2b(repr(rules).encode(), digest_size=8)
     digest.update(reader.names.cpu().numpy().tobytes())
     for name, weight in sorted(reader.state_dict().items()):
         digest.update(name.encode() + weight.cpu().numpy().tobytes())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
+
+from recbole_dpr.model.stamp import Stamp, stamp
 
 ABSENT, INCLUDE, EXCLUDE = 0, 1, 2
 # How well a spelled name matches its own tokens at least. Names of genres, with which the shipped reader was trained, do so at 0.7;
@@ -42,6 +46,8 @@ class PromptReader(nn.Module):
         How well a spelled name matches its own tokens at least.
     comes_trained : bool
         Whether it learns nothing more.
+    precision : torch.dtype
+        In which its layers multiply in evaluation mode. The weights themselves are float32.
     """
 
     names: Tensor
@@ -49,6 +55,8 @@ class PromptReader(nn.Module):
     def __init__(self, names: Tensor, size: int, upper: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.doubt, self.spelled, self.comes_trained = 0.0, SPELLED, False
+        self.precision = torch.float32
+        self._rounded: tuple[Stamp, list[nn.Module]] = ([], [])
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)
@@ -76,8 +84,11 @@ class PromptReader(nn.Module):
         owners : LongTensor ``[B, T]``, optional
             From `Mentions.owners`: a token in the name of one value speaks of that one, not of the others.
         """
-        for layer in self.upper:
+        precision = torch.float32 if self.training else self.precision
+        states = states.to(precision)
+        for layer in self._layers(precision):
             states = layer(states, src_key_padding_mask=~mask)
+        states = states.float()
         # The scale of token states differs from token to token; their direction is what counts.
         content = self.content(layer_norm(states, states.shape[-1:]))
         query = normalize(self.query(self.names), dim=-1)
@@ -106,6 +117,15 @@ class PromptReader(nn.Module):
         if self.doubt and owners is not None:
             logits[..., ABSENT] += self.doubt * ~own.any(dim=-1)
         return logits
+
+    def _layers(self, precision: torch.dtype) -> Iterable[nn.Module]:
+        """Its layers, or copies of them in another precision, made anew when the weights have changed."""
+        if precision == torch.float32:
+            return self.upper
+        weights = stamp(self.upper.parameters())
+        if weights != self._rounded[0]:
+            self._rounded = weights, [copy.deepcopy(layer).to(precision) for layer in self.upper]
+        return self._rounded[1]
 
     def loss(self, logits: Tensor, include: Tensor, exclude: Tensor) -> Tensor:
         """Cross entropy, summed over the values and averaged over the prompts.

@@ -44,7 +44,9 @@ def read_texts(texts: Sequence[str], readers: Readers, mentions: Mentions) -> tu
     encoder = readers[0][0]
     if not (encoder.keeps and all(reader.comes_trained for _, reader in readers)):
         return read(texts)
-    marks = [f"{of.version}-{fingerprint(reader, mentions)}" for of, reader in readers]
+    marks = [
+        f"{of.version}-{of.precision}-{fingerprint(reader, mentions)}" for of, reader in readers
+    ]
     mark = hashlib.blake2b(" ".join([CODE, *marks]).encode(), digest_size=8).hexdigest()
     return encoder.kept(f"intents-{mark}", texts, read)
 

@@ -17,6 +17,8 @@ from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import READER_FILE, make_reader, save_reader
 from recbole_dpr.model.reader import PromptReader
 
+EXACT = {"reader_precision": "float32"}
+
 
 def build(tiny_config, name, **options):
     config = tiny_config(name, **options)
@@ -159,7 +161,8 @@ def test_a_reader_over_the_default_encoder_may_lie_elsewhere(tiny_config, tiny_e
     for options in ({}, {"reader": str(mine)}, {"reader": str(mine), "text_encoder": tiny_encoder}):
         options = {name: str(option) for name, option in options.items()}
         model, _ = build(tiny_config, "DPR-SASRec", **options)
-        model.reader = make_reader(model.reader.names, {}, options.get("reader", "shipped")).eval()
+        name = options.get("reader", "shipped")
+        model.reader = make_reader(model.reader.names, EXACT, name).eval()
         read.append(torch.stack(model.read(said)))
     assert read[0].any() and torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
 
@@ -179,7 +182,7 @@ def test_a_second_run_reads_nothing_again(tiny_config, tmp_path, monkeypatch):
         build(tiny_config, "DPR-SASRec", text_cache_dir=str(tmp_path))[0] for _ in range(3)
     )
     for model in (first, second, third):  # without the noise of `build`
-        model.reader = make_reader(model.reader.names, {}, "shipped").eval()
+        model.reader = make_reader(model.reader.names, EXACT, "shipped").eval()
     include, exclude = first.read(texts)
     assert include[0].any() and torch.equal(include[0], include[3]) and exclude[2].any()
     assert not include[1].any() and not exclude[1].any()
