@@ -26,6 +26,7 @@ from recbole_dpr.model.reading import read_texts
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
 from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.steered import Steered
 from recbole_dpr.readers import reader_names
 from recbole_dpr.text import TextEncoder
 from recbole_dpr.text.mentions import Mentions
@@ -106,6 +107,7 @@ class DPR(SequentialRecommender):
         # Readers that decide together with it, each with the encoder that it reads; never trained, nor saved.
         self.other_readers: list[tuple[TextEncoder, PromptReader]] = []
         self.logged: LoggedIntents | None = None
+        self._steered: tuple[Stamp, Steered] | None = None
         self._heard: tuple[list[str], Stamp] = ([], [])
         self.set_prompts([""])
         self._frozen = False
@@ -217,22 +219,19 @@ class DPR(SequentialRecommender):
         return self.steered_scores(interaction, include, exclude)
 
     def steered_scores(self, interaction: Interaction, include: Tensor, exclude: Tensor) -> Tensor:
-        """Scores ``[B, n_items]`` under intents ``[B, V]``, steered by option ``strength``.
+        """Scores ``[B, n_items]`` under intents ``[B, V]``, steered by option ``strength``; no gradients.
 
-        Written as the sum of own scores and two products, so that rows with an empty intent keep the
-        backbone's scores bit for bit: one longer product would round differently.
+        Rows with an empty intent keep the backbone's scores bit for bit.
         """
-        rows = (include.any(dim=1) | exclude.any(dim=1)).nonzero()[:, 0]
-        if not (len(rows) and self.strength):
-            return self.backbone_scores(interaction)
-        scores, states = self.scores_and_states(interaction)
-        items = interaction[self.ITEM_SEQ][rows]
-        last = interaction[self.ITEM_SEQ_LEN][rows] - 1
-        where = torch.arange(items.shape[1], device=items.device) == last[:, None]
-        shift, semantic = self.steer(states[rows], items, where, include[rows], exclude[rows])
-        moved = shift @ self.backbone.item_vectors().T + semantic @ self.semantic.item_part().T
-        steered = self.own_logits(scores[rows]) + self.strength * moved
-        return self.without_history(scores.index_copy(0, rows, steered), interaction)
+        weights = stamp(
+            weight
+            for part in (self.backbone, self.semantic, self.fusion)
+            for weight in part.parameters()
+        )
+        if self._steered is None or self._steered[0] != weights:
+            self._steered = weights, Steered(self)
+        scores = self._steered[1].scores(interaction, include, exclude, self.strength)
+        return self.without_history(scores, interaction)
 
     def own_logits(self, scores: Tensor) -> Tensor:
         """The backbone's scores on a scale on which they add up with a dot product: as they are."""

@@ -18,8 +18,8 @@ from recbole_dpr.data.catalogue import Catalogue
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.backbone import Backbone, complete, own_scores
 from recbole_dpr.model.dpr import DPR
+from recbole_dpr.model.steered import Steered
 from recbole_dpr.serving.histories import Histories
-from recbole_dpr.serving.steering import Steering
 
 ROWS = 256  # users that are scored at once
 
@@ -88,7 +88,7 @@ class Ranker:
         self.model, self.index = model, index
         self._tokens, self._histories = catalogue.tokens, histories
         self._lock = Lock()  # RecBole's models keep state while they run
-        self._steering = Steering(model) if isinstance(model, DPR) else None
+        self._steered = Steered(model) if isinstance(model, DPR) else None
 
     def best(self, asked: Asked, k: int) -> Found:
         """Token and score of the k best items of each history."""
@@ -109,8 +109,8 @@ class Ranker:
         DPRError
             If a plain model ranks by no dot product.
         """
-        if self._steering is not None:
-            return self._steering.vectors
+        if self._steered is not None:
+            return self._steered.vectors
         if not self._backbone.size:
             raise DPRError(
                 f"{type(self.model).__name__} ranks by no dot product: it has no item vectors"
@@ -126,29 +126,29 @@ class Ranker:
     @torch.inference_mode()
     def summands(self, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
         """What scores are made of: the backbone's, the shift's and the semantic part, each ``[B, n_items]``."""
-        if self._steering is None:
+        if self._steered is None:
             base = self._scores(asked)
             return base, torch.zeros_like(base), torch.zeros_like(base)
         interaction = self._histories.interaction(asked.ids)
         with self._lock:
-            return self._steering.summands(interaction, *asked.intents, asked.strength)
+            return self._steered.summands(interaction, *asked.intents, asked.strength)
 
     @torch.inference_mode()
     def _scores(self, asked: Asked) -> Tensor:
         """Scores ``[B, n_items]`` of the whole catalogue."""
         interaction = self._histories.interaction(asked.ids)
         with self._lock:
-            if self._steering is None:
+            if self._steered is None:
                 return own_scores(self.model, complete(self.model, interaction))
-            return self._steering.scores(interaction, *asked.intents, asked.strength)
+            return self._steered.scores(interaction, *asked.intents, asked.strength)
 
     @torch.inference_mode()
     def _users(self, asked: Asked) -> Tensor:
         """User vectors ``[B, d + s]``."""
         interaction = self._histories.interaction(asked.ids)
-        if self._steering is not None:
+        if self._steered is not None:
             with self._lock:
-                return self._steering.user_vectors(interaction, *asked.intents, asked.strength)
+                return self._steered.user_vectors(interaction, *asked.intents, asked.strength)
         backbone, items = self._backbone, interaction[self.model.ITEM_SEQ]
         with self._lock:
             return backbone.user_vectors(items, interaction.interaction.get(self.model.USER_ID))

@@ -225,6 +225,23 @@ def test_one_dot_product_of_user_and_item_vectors_gives_the_same_scores(built):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("part", ["backbone", "fusion", "semantic", "experts", "prompt"])
+def test_scores_follow_the_weights(built, part):
+    model, data = built
+    batch = ask(data, 0)
+    include, exclude = torch.zeros(2, len(batch), 3)
+    include[:, 1] = 1
+    before = model.steered_scores(batch, include, exclude)
+    assert torch.equal(model.steered_scores(batch, include, exclude), before)
+    for weight in getattr(model, part).parameters():
+        weight.mul_(1.5)
+    after = model.steered_scores(batch, include, exclude)
+    model._steered = None
+    assert torch.equal(model.steered_scores(batch, include, exclude), after)
+    assert not torch.allclose(before, after)
+
+
+@torch.no_grad()
 def test_steering_at_a_position_looks_at_no_later_item(built):
     model, _ = built
     items = torch.randint(1, 25, (4, 10))

@@ -327,7 +327,6 @@ def test_nothing_asked_nothing_answered(recommender):
 
 @pytest.mark.parametrize("model", ["DPR-SASRec", "DPR-GRU4Rec"])
 def test_serving_scores_are_the_models_own(tiny_options, model):
-    """`Steering` computes what `DPR.steered_scores` does by a shorter way; see docs/design.md."""
     run = recbole_dpr.run_recbole_dpr(model, "tiny", config_dict=tiny_options)["run_dir"]
     recommender = recbole_dpr.load(run)
     histories = [HISTORY, HISTORY[:1], [f"i{n}" for n in range(20)], HISTORY[::-1]]

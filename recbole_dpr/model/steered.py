@@ -1,21 +1,25 @@
-"""Steering for a catalogue that stays as it is: everything that no request changes, made once."""
+"""Steering at the last position, for weights that stay as they are: what no request changes is made once."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_dpr.errors import DPRError
-from recbole_dpr.model.dpr import DPR
+
+if TYPE_CHECKING:
+    from recbole_dpr.model.dpr import DPR
 
 
-class Steering:
-    """The user vectors and scores of a `DPR` in evaluation mode, for the last position alone.
+class Steered:
+    """The user vectors and scores of a `DPR` in evaluation mode, at the last position of each history.
 
     Training asks `DPR.steer` at every position of a window, and the item vectors change with every
-    step. A server asks at the last position, and they stay: so the fusion is asked there alone
-    (`Fusion.at_last`). What comes out equals `DPR.steered_scores` up to float rounding.
+    step. Evaluation and serving ask at the last position, and they stay: so the fusion is asked there
+    alone (`Fusion.at_last`). What comes out equals `DPR.steer` there, up to float rounding.
 
     Not thread-safe: the backbone is watched while it runs (`Backbone.scores_and_states`).
 
@@ -29,14 +33,14 @@ class Steering:
         What user vectors are multiplied with.
     """
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, model: DPR) -> None:
         self.model = model
         self.size = model.backbone.size
         self.vectors = model.item_vectors()
         self._attend = model.fusion.at_last(model.semantic.items())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def scores(
         self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
     ) -> Tensor:
@@ -50,7 +54,7 @@ class Steering:
             scores[rows] = self.model.own_logits(scores[rows]).addmm(moved, self.vectors.T)
         return scores
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def summands(
         self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +67,7 @@ class Steering:
         semantic[rows] = moved[:, self.size :] @ self.vectors[:, self.size :].T
         return base, shift, semantic
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def user_vectors(
         self, interaction: Interaction, include: Tensor, exclude: Tensor, strength: float
     ) -> Tensor:
