@@ -183,6 +183,7 @@ class DPRTrainer(Trainer):
             learning_rate=stage.options.learning_rate,
             weight_decay=stage.options.weight_decay,
         )
+        self.optimizer.register_step_post_hook(lambda *_: self._average.update(self._step))
 
     def _finished(self, stage: Stage, epoch: int) -> bool:
         """Whether a stage ends after this epoch, counted from 0."""
@@ -211,7 +212,6 @@ class DPRTrainer(Trainer):
             losses = self._train_epoch(stage.loader, epoch, self._loss, show_progress)
             steps = len(stage.loader)
             loss = (sum(losses) if isinstance(losses, tuple) else losses) / steps
-            self._average.update(self._step)
             trained = perf_counter() - started
             with self._average.applied():
                 result = self._validate(stage, valid_data)
@@ -248,8 +248,6 @@ class DPRTrainer(Trainer):
         rate = self._stage.rate(self._step, self.config["warmup_steps"])
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        if self._step:
-            self._average.update(self._step)
         self._step += 1
         return self._stage.loss(interaction)
 

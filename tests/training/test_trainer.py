@@ -15,7 +15,7 @@ from recbole_dpr.config import DPRConfig
 from recbole_dpr.errors import DPRError
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.model.semantic import NEVER
-from recbole_dpr.training.averaging import put_weights, snapshot
+from recbole_dpr.training.averaging import RunningAverage, put_weights, snapshot
 from recbole_dpr.training.setup import prepare, prompted_training
 from recbole_dpr.training.stages import Stage, alignment_stage, spread
 from recbole_dpr.training.trainer import DPRTrainer
@@ -133,6 +133,21 @@ def test_no_gradient_outlives_its_stage(options, monkeypatch):
     monkeypatch.setattr(DPRTrainer, "_begin", watched)
     run_recbole_dpr("DPR-SASRec", "tiny", config_dict=options)
     assert not left
+
+
+def test_the_average_of_the_weights_counts_each_step_once(options, monkeypatch):
+    update = RunningAverage.update
+    counted = []
+
+    def watched(self, step):
+        counted.append(step)
+        update(self, step)
+
+    monkeypatch.setattr(RunningAverage, "update", watched)
+    result = run_recbole_dpr("SASRec", "tiny", config_dict=options)
+    history = json.loads(Path(result["run_dir"], "training.json").read_text())
+    assert len(history) > 1
+    assert counted == list(range(1, 1 + sum(row["steps"] for row in history)))
 
 
 def test_a_joint_run_stops_early(options):
