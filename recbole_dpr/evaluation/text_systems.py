@@ -31,7 +31,7 @@ WEIGHTS = (0.0, *SIZES, *(-size for size in SIZES))
 class TextSimilarity:
     """Cosine between each prompt of a batch and every item's text.
 
-    Texts are encoded when the first batch asks.
+    Texts are encoded when the first batch asks; the cosines of a batch are shared by the systems that ask for them.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ class TextSimilarity:
     ) -> None:
         self.encoder, self.device = encoder, device
         self._item_text, self._prompt_text = list(item_text), list(prompts)
+        self._batch: PromptedBatch | None = None
 
     @cached_property
     def items(self) -> Tensor:
@@ -65,8 +66,11 @@ class TextSimilarity:
 
     def __call__(self, batch: PromptedBatch) -> Tensor:
         """Cosines ``[batch, n_items]``, the padding item's among them."""
-        assert batch.prompt_ids is not None
-        return self.prompts[batch.prompt_ids.to(self.device)] @ self.items.T
+        if batch is not self._batch:
+            assert batch.prompt_ids is not None
+            self._cosines = self.prompts[batch.prompt_ids.to(self.device)] @ self.items.T
+            self._batch = batch
+        return self._cosines
 
 
 @dataclass(frozen=True)
