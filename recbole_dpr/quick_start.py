@@ -22,7 +22,7 @@ from recbole_dpr.evaluation.measure import measure, write_results
 from recbole_dpr.evaluation.tables import summary_table
 from recbole_dpr.logs import run_log
 from recbole_dpr.model.dpr import DPR
-from recbole_dpr.run_folder import new_run_dir, write_run_folder
+from recbole_dpr.run_folder import load_model, new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
 from recbole_dpr.stage_options import refuse_trained
 from recbole_dpr.training.resume import RESUME_FILE
@@ -194,18 +194,20 @@ def _load_run(
 ) -> tuple[DPRConfig, Any, Splits]:
     """Config, model and data of a finished run."""
     config = DPRConfig.from_run(run_dir, model, config_dict, command_line)
-    reader = config["reader"] if "reader" in config.given else None
-    recommender = load(run_dir, model, config["device"], reader=reader)
-    refuse_trained(config.given, config.to_save(), recommender.config)
+    reading: dict[str, Any] = {
+        n: config[n] for n in ("reader", "reader_precision") if n in config.given
+    }
+    trained_with, catalogue, loaded = load_model(run_dir, model, config["device"], reading)
+    refuse_trained(config.given, config.to_save(), trained_with)
     set_threads(config)
-    if isinstance(recommender.model, DPR):  # built by the options of the run, not by `config_dict`
-        recommender.model.strength = config["strength"]
-        recommender.model.exclude_history = config["exclude_history"]
-        recommender.model.encoder.keep_in(config["text_cache_dir"])  # serving keeps nothing
+    if isinstance(loaded, DPR):  # built by the options of the run, not by `config_dict`
+        loaded.strength = config["strength"]
+        loaded.exclude_history = config["exclude_history"]
+        loaded.encoder.keep_in(config["text_cache_dir"])  # serving keeps nothing
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
-    recommender.catalogue.check(data.whole, run_dir, knows_users(recommender.model))
-    return config, recommender.model, data
+    catalogue.check(data.whole, run_dir, knows_users(loaded))
+    return config, loaded, data
 
 
 def objective_function(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from logging import getLogger
 from pathlib import Path
@@ -115,8 +115,8 @@ class RunOptions:
         The class, if the run's model was one of your own.
     device : str or torch.device, optional
         Without it: the GPU if there is one and the run's ``use_gpu`` says so.
-    reader : str, path or list of str, optional
-        In place of the run's option ``reader``.
+    reading : dict, optional
+        Options of the reader in place of the run's: ``reader``, ``reader_precision``.
 
     Raises
     ------
@@ -129,7 +129,7 @@ class RunOptions:
         run_dir: str | Path,
         model: type | None = None,
         device: str | torch.device | None = None,
-        reader: str | Path | Sequence[str] | None = None,
+        reading: Mapping[str, Any] | None = None,
     ) -> None:
         # An option that the run did not know yet has its default: what it did.
         defaults = read_yaml(properties_dir() / "model" / "DPR.yaml")
@@ -139,14 +139,14 @@ class RunOptions:
         self._options["backbone"] = resolved.backbone
         self._options["promptable"] = resolved.promptable
         self._options["device"] = _device(device, self["use_gpu"])
-        if reader is not None:
-            self._change_reader(reader)
+        if reading:
+            self._change_reading(reading)
 
-    def _change_reader(self, reader: str | Path | Sequence[str]) -> None:
+    def _change_reading(self, reading: Mapping[str, Any]) -> None:
         if not self["promptable"]:
-            raise DPRError(f"a {self['model']} reads no prompts: leave reader out")
+            raise DPRError(f"a {self['model']} reads no prompts: leave {' and '.join(reading)} out")
         own = {**self._options}
-        self._options["reader"] = reader
+        self._options |= reading
         if learns_to_read(self) and reader_kind(self) != reader_kind(own):
             raise DPRError(
                 f"a {reader_kind(self)} reader is learned in training: give reader=shipped, large or a file"
@@ -174,7 +174,7 @@ def load_model(
     run_dir: str | Path,
     model: type | None = None,
     device: str | torch.device | None = None,
-    reader: str | Path | Sequence[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> tuple[RunOptions, Catalogue, SequentialRecommender]:
     """Options, items and model (in evaluation mode) of a run.
 
@@ -189,7 +189,7 @@ def load_model(
     if not (run_dir / CONFIG_FILE).is_file():
         raise DPRError(no_run(run_dir))
     weights, _ = load_tensors(run_dir / MODEL_FILE)  # first: it knows a newer version
-    options = RunOptions(run_dir, model, device, reader)
+    options = RunOptions(run_dir, model, device, reading)
     compat.bridge_numpy()
     compat.undo_anomaly_detection()
     catalogue = Catalogue.load(run_dir / CATALOGUE_FILE)
@@ -206,7 +206,7 @@ def load_model(
         reason = error if isinstance(error, DPRError) else f"{type(error).__name__}: {error}"
         raise DPRError(f"no model can be built from {run_dir / CONFIG_FILE}: {reason}") from error
     comes_trained = options["promptable"] and not learns_to_read(options)
-    if comes_trained and (reader is not None or reader_kind(options) == "file"):
+    if comes_trained and ("reader" in (reading or {}) or reader_kind(options) == "file"):
         weights = with_reader_of(built, weights)
     load_weights(built, weights, run_dir / MODEL_FILE)
     return options, catalogue, built.eval()

@@ -50,6 +50,10 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rerank_batch_size": (_reranks, "compare names no rerank_<k>"),
     "reader_learning_rate": (learns_to_read, "a reader that comes trained learns nothing more"),
     "reader_prompts": (learns_to_read, "a reader that comes trained learns nothing more"),
+    "reader_precision": (
+        lambda options: not learns_to_read(options),
+        "a reader that learns here reads in float32",
+    ),
     "fusion_heads": (lambda options: options["fusion"], "there is no fusion"),
 }
 

@@ -32,7 +32,7 @@ class PromptedTask:
     left_out : int
         Rows for which no valid prompt exists.
     on_habit : BoolTensor ``[n]``
-        Whether the prompted value's share of the user's history is at or above the median.
+        Whether the prompted value's share of the user's history is at or above the median, and not zero.
     """
 
     name: str

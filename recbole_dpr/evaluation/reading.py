@@ -40,7 +40,7 @@ def reading(
     Returns
     -------
     dict
-        ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
+        ``arithmetic``: the `PromptReader.precision`; ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
         ``misread``: a few unseen or logged prompts that are not, each with ``task``, ``prompt``, ``meant`` and
         ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``; ``hard_values``: those that
         are misread in most of these that mean them, the worst first.
@@ -69,7 +69,13 @@ def reading(
     share = times[1] / times[0].clamp(min=1) * (times[0] >= OFTEN)
     worst = share.argsort(descending=True, stable=True)[:HARD_VALUES].tolist()
     hard_values = [values[value] for value in worst if share[value] > MOST]
-    return {"exact": exact, "misread": misread, "hard_values": hard_values}
+    arithmetic = str(model.reader.precision).removeprefix("torch.")
+    return {
+        "arithmetic": arithmetic,
+        "exact": exact,
+        "misread": misread,
+        "hard_values": hard_values,
+    }
 
 
 def _named(sides: Sequence[Tensor], row: int, values: Sequence[str]) -> dict[str, list[str]]:

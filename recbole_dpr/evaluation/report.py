@@ -57,7 +57,7 @@ a prompt asks for, the filters, Satisfied@k and Violation@k go by what the model
 read rightly, which NDCG@k does."""
 
 SLICES = """\
-On habit: the prompt's value has at least the median share of its user's history; off habit: less."""
+On habit: the prompt's value has at least the median share of its user's history, and some; off habit: less."""
 
 FILES = "All figures: [metrics.json](metrics.json). All settings: [config.yaml](config.yaml)."
 

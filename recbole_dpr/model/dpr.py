@@ -25,7 +25,7 @@ from recbole_dpr.model.reader import PromptReader
 from recbole_dpr.model.reading import read_texts
 from recbole_dpr.model.recbole_model import recbole_model
 from recbole_dpr.model.semantic import SemanticSpace, enough_for
-from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.stamp import Kept, stamp
 from recbole_dpr.model.steered import Steered
 from recbole_dpr.readers import reader_names
 from recbole_dpr.text import TextEncoder
@@ -107,8 +107,8 @@ class DPR(SequentialRecommender):
         # Readers that decide together with it, each with the encoder that it reads; never trained, nor saved.
         self.other_readers: list[tuple[TextEncoder, PromptReader]] = []
         self.logged: LoggedIntents | None = None
-        self._steered: tuple[Stamp, Steered] | None = None
-        self._heard: tuple[list[str], Stamp] = ([], [])
+        self._steered: Kept[Steered] = Kept()
+        self._heard: Kept[tuple[Tensor, Tensor]] = Kept()
         self.set_prompts([""])
         self._frozen = False
 
@@ -118,9 +118,8 @@ class DPR(SequentialRecommender):
         """Read the texts that the prompt ids of the coming interactions stand for; id 0 is none."""
         texts = list(texts)
         # A reader that has learned since reads anew.
-        reader = stamp(self.reader.parameters())
-        if (texts, reader) != self._heard:
-            self._heard, self._intents = (texts, reader), self.read(texts)
+        made_of = texts, stamp(self.reader.parameters())
+        self._intents = self._heard.get(made_of, lambda: self.read(texts))
 
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """What texts ask for: include and exclude, two bool ``[n, V]``.
@@ -223,14 +222,14 @@ class DPR(SequentialRecommender):
 
         Rows with an empty intent keep the backbone's scores bit for bit.
         """
-        weights = stamp(
-            weight
-            for part in (self.backbone, self.semantic, self.fusion)
-            for weight in part.parameters()
-        )
-        if self._steered is None or self._steered[0] != weights:
-            self._steered = weights, Steered(self)
-        scores = self._steered[1].scores(interaction, include, exclude, self.strength)
+        if not (self.strength and bool(include.any() | exclude.any())):
+            return self.backbone_scores(
+                interaction
+            )  # most backbones run once more for their states
+        parts = (self.backbone, self.semantic, self.fusion)
+        weights = stamp(w for part in parts for w in (*part.parameters(), *part.buffers()))
+        steered = self._steered.get(weights, lambda: Steered(self))
+        scores = steered.scores(interaction, include, exclude, self.strength)
         return self.without_history(scores, interaction)
 
     def own_logits(self, scores: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, normalize
 
-from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.stamp import Kept, stamp
 
 ABSENT, INCLUDE, EXCLUDE = 0, 1, 2
 # How well a spelled name matches its own tokens at least. Names of genres, with which the shipped reader was trained, do so at 0.7;
@@ -56,7 +56,7 @@ class PromptReader(nn.Module):
         super().__init__()
         self.doubt, self.spelled, self.comes_trained = 0.0, SPELLED, False
         self.precision = torch.float32
-        self._rounded: tuple[Stamp, list[nn.Module]] = ([], [])
+        self._rounded: Kept[list[nn.Module]] = Kept()
         text_size = names.shape[1]
         # Not saved: they follow from the catalogue and the encoder.
         self.register_buffer("names", names, persistent=False)
@@ -122,10 +122,10 @@ class PromptReader(nn.Module):
         """Its layers, or copies of them in another precision, made anew when the weights have changed."""
         if precision == torch.float32:
             return self.upper
-        weights = stamp(self.upper.parameters())
-        if weights != self._rounded[0]:
-            self._rounded = weights, [copy.deepcopy(layer).to(precision) for layer in self.upper]
-        return self._rounded[1]
+        return self._rounded.get(
+            (precision, stamp(self.upper.parameters())),
+            lambda: [copy.deepcopy(layer).to(precision) for layer in self.upper],
+        )
 
     def loss(self, logits: Tensor, include: Tensor, exclude: Tensor) -> Tensor:
         """Cross entropy, summed over the values and averaged over the prompts.

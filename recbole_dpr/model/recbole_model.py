@@ -39,7 +39,10 @@ def recbole_model(config: Any, dataset: PromptDataset | Catalogue) -> Sequential
         model: SequentialRecommender = config.model_class(config, source)
     except DPRError:
         raise
-    except (KeyError, TypeError, AttributeError, NotImplementedError, ValueError) as error:
+    except (
+        *(KeyError, TypeError, AttributeError, ValueError),
+        *(ArithmeticError, AssertionError, RuntimeError),
+    ) as error:
         raise DPRError(
             f"{config['model']} cannot be built on {config['dataset']}: "
             f"{type(error).__name__}: {error}; see RecBole's documentation for what it needs"

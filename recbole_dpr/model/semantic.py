@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.stamp import Kept, stamp
 
 FREE_DECAY = 1e-3  # keeps in the text what the text can say
 NEVER = -8.0  # log-likelihood that stands for impossible, at most; see `SemanticSpace.never`
@@ -52,7 +52,7 @@ class SemanticSpace(nn.Module):
         super().__init__()
         self.part = part
         self.never = NEVER
-        self._kept: tuple[Stamp, Tensor] | None = None
+        self._kept: Kept[Tensor] = Kept()
         self.register_buffer("item_text", item_text)
         self.project = nn.Linear(item_text.shape[1], size, bias=False)
         self.free = nn.Embedding(len(item_text), size)
@@ -71,12 +71,9 @@ class SemanticSpace(nn.Module):
         weights = (self.project.weight, self.free.weight, self.item_text)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return self._placed()
-        now = stamp(weights)
-        if self._kept is None or self._kept[0] != now:
-            # Of a server, too, an ordinary tensor: training may come after.
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept = now, self._placed()
-        return self._kept[1]
+        # Of a server, too, an ordinary tensor: training may come after.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._kept.get(stamp(weights), self._placed)
 
     def _placed(self) -> Tensor:
         # What is kept stands for later passes, too, that may be of full precision.

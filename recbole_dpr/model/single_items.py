@@ -9,7 +9,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_dpr.data.dataset import SEEN_LIST
-from recbole_dpr.model.stamp import Stamp, stamp
+from recbole_dpr.model.stamp import Kept, stamp
 
 PAIRS = 4096  # of a history and an item, that a model which scores single items scores at once
 KEPT = 2**26  # scores of single items that are kept, a quarter of a gigabyte
@@ -25,16 +25,15 @@ class KeptScores:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._kept: tuple[Stamp, dict[Any, Tensor]] = ([], {})
+        self._kept: Kept[dict[Any, Tensor]] = Kept()
 
     def __call__(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue, ``[B, n_items]``."""
         if self.model.training or torch.is_grad_enabled():
             return score_singly(self.model, interaction)
-        now = stamp(self.model.parameters())
-        if self._kept[0] != now or len(self._kept[1]) * self.model.n_items > KEPT:
-            self._kept = now, {}
-        kept = self._kept[1]
+        kept = self._kept.get(stamp(self.model.parameters()), dict)
+        if len(kept) * self.model.n_items > KEPT:
+            kept.clear()
         users, items = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
         keys = [
             (user, tuple(history))

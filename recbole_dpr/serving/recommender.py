@@ -109,7 +109,8 @@ class Recommender:
         """
         if isinstance(index, (str, Path)):
             index = FaissIndex.load(index)
-        recommender = cls(*load_model(run_dir, model, device, reader), index)
+        reading = {} if reader is None else {"reader": reader}
+        recommender = cls(*load_model(run_dir, model, device, reading), index)
         recommender.users = load_users(Path(run_dir) / USERS_FILE)
         return recommender
 

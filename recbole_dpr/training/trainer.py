@@ -350,7 +350,8 @@ class DPRTrainer(Trainer):
         self.best_valid_result = progress.best_valid_result
         self.cur_step = progress.cur_step
         self._best = progress.best
-        self._average.weights = {n: w.to(self.device) for n, w in progress.average.items()}
+        if progress.average:  # else there was none, and one that is asked for now begins here
+            self._average.weights = {n: w.to(self.device) for n, w in progress.average.items()}
         restore_optimizer(self.optimizer, progress.optimizer)
         restore_random_state(progress.rng)
 

@@ -16,6 +16,7 @@ from recbole_dpr.model import reading
 from recbole_dpr.model.build import build_dpr, make_encoder
 from recbole_dpr.model.pretrained import READER_FILE, make_reader, save_reader
 from recbole_dpr.model.reader import PromptReader
+from recbole_dpr.model.stamp import Kept
 
 EXACT = {"reader_precision": "float32"}
 
@@ -225,6 +226,20 @@ def test_one_dot_product_of_user_and_item_vectors_gives_the_same_scores(built):
 
 
 @torch.no_grad()
+def test_a_batch_without_a_prompt_runs_the_backbone_once(tiny_config, monkeypatch):
+    model, data = build(tiny_config, "DPR-BERT4Rec", loss_type="CE")
+    runs, forward = [], model.backbone.model.forward
+    monkeypatch.setattr(
+        model.backbone.model, "forward", lambda *given: runs.append(1) or forward(*given)
+    )
+    model.set_prompts(["", "something red"])
+    for ids, expected in ((0, 1), (1, 2)):
+        runs.clear()
+        model.full_sort_predict(ask(data, ids))
+        assert len(runs) == expected
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("part", ["backbone", "fusion", "semantic", "experts", "prompt"])
 def test_scores_follow_the_weights(built, part):
     model, data = built
@@ -233,10 +248,11 @@ def test_scores_follow_the_weights(built, part):
     include[:, 1] = 1
     before = model.steered_scores(batch, include, exclude)
     assert torch.equal(model.steered_scores(batch, include, exclude), before)
-    for weight in getattr(model, part).parameters():
-        weight.mul_(1.5)
+    part = getattr(model, part)
+    for weight in (*part.parameters(), *part.buffers()):
+        weight.mul_(1.5) if weight.is_floating_point() else None
     after = model.steered_scores(batch, include, exclude)
-    model._steered = None
+    model._steered = Kept()
     assert torch.equal(model.steered_scores(batch, include, exclude), after)
     assert not torch.allclose(before, after)
 

@@ -152,6 +152,13 @@ def test_a_run_is_measured_with_another_reader(trained_run, greedy_reader):
         assert same == (task == "standard")
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_is_measured_in_another_precision(trained_run, precision):
+    found = quick_start.evaluate(trained_run["run_dir"], {"reader_precision": precision})
+    assert found["reading"]["arithmetic"] == precision
+    assert found["tasks"].keys() == trained_run["tasks"].keys()
+
+
 def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
     with pytest.raises(DPRError, match="a trained reader is learned in training"):
         recbole_dpr.load(trained_run["run_dir"], reader="trained")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -85,6 +86,17 @@ def test_a_stage_that_is_to_go_on_no_longer_leaves_its_best_weights(options):
     weights = load_file(run_dir / "model.safetensors")
     assert_close({name: weights[name] for name in ended.best}, ended.best, rtol=0, atol=0)
     assert result["best_valid_score"] == ended.best_valid_score
+
+
+def test_an_average_may_begin_where_a_stage_goes_on(options):
+    short = options | {"stage3_epochs": 1, "stage3_patience": 5, "stage3_averaging": 0.0}
+    run_dir = Path(run_recbole_dpr("DPR-SASRec", "tiny", config_dict=short)["run_dir"])
+    assert not Progress.load(run_dir / RESUME_FILE).average
+    more = ["--stage3_epochs=2", "--stage3_averaging=0.9"]
+    run_recbole_dpr(resume=run_dir, command_line=more)
+    ended = Progress.load(run_dir / RESUME_FILE)
+    assert ended.epoch == 1 and ended.average
+    assert any(not torch.equal(w, ended.model[name]) for name, w in ended.average.items())
 
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_parts(options):
