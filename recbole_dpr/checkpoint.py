@@ -24,10 +24,13 @@ ITEM_TEXT = "semantic.item_text"  # the encoded item texts, which a training mak
 READER = "reader."  # before those of its reader
 
 
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+def save_tensors(
+    path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any], go_on: str = ""
+) -> None:
     """Write tensors and a json description as one file, whole or not at all.
 
-    The file says which format it has and what its tensors' checksum is.
+    The file says which format it has and what its tensors' checksum is. `go_on` says how to go on after a
+    failure, where the file is not a run folder's.
 
     Raises
     ------
@@ -42,13 +45,15 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, 
             save_file(plain, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise DPRError(
-            f"cannot write {path} ({error}): free some space and go on with "
-            f"--resume={path.parent}; the previous checkpoint is untouched"
+            f"cannot write {path} ({error}): free some space and "
+            f"{go_on or f'go on with --resume={path.parent}'}; the previous checkpoint is untouched"
         ) from error
 
 
-def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+def load_tensors(
+    path: str | Path, instead: str = "use another run's folder"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote; `instead` says what to do about a damaged file.
 
     Raises
     ------
@@ -76,11 +81,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except DPRError:
         raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DPRError(f"{path} is damaged ({error}): use another run's folder") from error
+        raise DPRError(f"{path} is damaged ({error}): {instead}") from error
     if metadata.get("checksum") != checksum(tensors):
-        raise DPRError(
-            f"{path} is damaged or was changed (its checksum differs): use another run's folder"
-        )
+        raise DPRError(f"{path} is damaged or was changed (its checksum differs): {instead}")
     return tensors, about
 
 

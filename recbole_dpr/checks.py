@@ -22,6 +22,12 @@ COMPARED_AT_K = ("rerank", "post_filter")
 # RecBole takes its options of this kind as they come, and stumbles over them.
 MAPPINGS = {
     "clip_grad_norm": "{max_norm: 1.0}",
+    "load_col": "{inter: [user_id, item_id, timestamp]}, or None for all columns",
+    "preload_weight": "{entity_id: entity_embedding}",
+    "seq_len": "{genre: 5}",
+    "threshold": "{rating: 3}",
+    "unload_col": "{item: [release_year]}",
+    "unused_col": "{inter: [rating]}",
     "val_interval": "{timestamp: '[5000,inf)'}, the interval in quotes",
 }
 

@@ -28,7 +28,7 @@ PATHS = ("data_path", "checkpoint_dir", "backbone_checkpoint", "checkpoint")
 MERGED = ("eval_args", "task_mix")
 
 # Lists of names; one name alone need not be a list.
-NAME_LISTS = ("prompt_fields", "item_text_fields", "compare")
+NAME_LISTS = ("prompt_fields", "item_text_fields", "selected_features", "compare")
 
 
 class Layers:

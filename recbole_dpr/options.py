@@ -104,7 +104,8 @@ class Option:
         is read as a Python or yaml literal where that gives such a value.
         """
         if set(self.types) <= {"str", "None"} and self.types:
-            return None if self._nullable and text.strip().lower() in NOTHING else text
+            said = text.strip() or text  # a blank may be meant: RecBole's separators are
+            return None if self._nullable and said.lower() in NOTHING else text
         value = literal(text)
         if "str" in self.types and not self._is_any(value, set(self.types) - {"str"}):
             return text

@@ -24,7 +24,7 @@ from recbole_dpr.logs import run_log
 from recbole_dpr.model.dpr import DPR
 from recbole_dpr.run_folder import load_model, new_run_dir, write_run_folder
 from recbole_dpr.serving.recommender import load
-from recbole_dpr.stage_options import refuse_trained
+from recbole_dpr.stage_options import refuse_trained, warn_unmeasured
 from recbole_dpr.training.resume import RESUME_FILE
 from recbole_dpr.training.setup import (
     knows_users,
@@ -199,6 +199,7 @@ def _load_run(
     }
     trained_with, catalogue, loaded = load_model(run_dir, model, config["device"], reading)
     refuse_trained(config.given, config.to_save(), trained_with)
+    warn_unmeasured(config.given, config["compare"])
     set_threads(config)
     if isinstance(loaded, DPR):  # built by the options of the run, not by `config_dict`
         loaded.strength = config["strength"]

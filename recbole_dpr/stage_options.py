@@ -58,14 +58,19 @@ DEPENDENT: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# What systems of texts go by that the measurement of a run compares.
+OF_TEXTS = (
+    *("item_text_fields", "text_encoder"),
+    *("text_batch_size", "text_max_length", "text_precision"),
+)
+
 # What the measurement of a finished run goes by; everything else it was trained with.
 MEASURED = (
     *("model", "dataset", "data_path", "encoding", "checkpoint_dir", "show_progress", "state"),
     *("stage1_valid_metric", "stage2_valid_metric", "stage3_valid_metric"),
     *("reproducibility", "use_gpu", "gpu_id", "torch_threads", "worker", "eval_batch_size"),
-    *("metrics", "topk", "valid_metric", "item_text_fields", "title_field", "text_encoder"),
-    *("text_batch_size", "text_max_length", "text_precision", "text_cache_dir"),
-    *("reader", "reader_precision"),
+    *("metrics", "topk", "valid_metric", "title_field", "text_cache_dir"),
+    *("reader", "reader_precision", *OF_TEXTS),
     *("phrasebook", "task_seed", "prompted_valid_size", "prompted_test_size", "strength"),
     *("exclude_history", "post_filter_k", "compare", "rerank_model", "rerank_batch_size"),
     "delta_auc_users",
@@ -157,6 +162,18 @@ def refuse_trained(given: Iterable[str], now: Mapping[str, Any], run: Any) -> No
                 f"{name}={now[name]}: a finished run is measured as it was trained, with {run[name]}; "
                 f"leave {name} out"
             )
+
+
+def warn_unmeasured(given: Mapping[str, Any], compare: Iterable[str]) -> None:
+    """Say which options were given for the measurement of a run that only systems made of texts would hear."""
+    if all(compared_system(name)[0] == "post_filter" for name in compare):
+        for name in OF_TEXTS:
+            if name in given:
+                _warn_idle(
+                    name,
+                    given,
+                    "DPR has the encoder of its run, and compare names no system of texts",
+                )
 
 
 def warn_unheard(given: dict[str, Any], causal: bool, has_positions: bool) -> None:

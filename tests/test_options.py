@@ -73,6 +73,15 @@ def test_an_option_that_takes_text_keeps_it(text):
     assert config(text_encoder=text)["text_encoder"] == text
 
 
+@pytest.mark.parametrize(("name", "blank"), [("field_separator", "\t"), ("seq_separator", " ")])
+def test_a_blank_may_be_meant(name, blank):
+    assert config(f"--{name}={blank}")[name] == config(**{name: blank})[name] == blank
+
+
+def test_one_column_need_not_be_a_list():
+    assert config("--selected_features=genre", model="SASRecF")["selected_features"] == ["genre"]
+
+
 def test_gpu_ids_are_text_as_recbole_wants_them():
     assert config("--gpu_id=0,1")["gpu_id"] == "0,1"
     assert config(gpu_id=0)["gpu_id"] == "0"
@@ -109,6 +118,12 @@ def test_numbers_in_files_are_numbers(tmp_path):
         ("--stage1_learning_rate=nan", "option 'stage1_learning_rate' takes"),
         ("--prompt_dropout=1", "option 'prompt_dropout' takes a float (number) >= 0 and < 1"),
         ("--n_experts=0", "option 'n_experts' takes an int (whole number) >= 1"),
+        ("--load_col=[user_id]", "load_col takes {inter: [user_id, item_id, timestamp]}, or None"),
+        ("--unload_col=[timestamp]", "unload_col takes {item: [release_year]}"),
+        ("--unused_col=rating", "unused_col takes {inter: [rating]}"),
+        ("--threshold=3", "threshold takes {rating: 3}, not 3"),
+        ("--seq_len=5", "seq_len takes {genre: 5}, not 5"),
+        ("--preload_weight=[a]", "preload_weight takes {entity_id: entity_embedding}"),
         ("--text_precision=int4", "option 'text_precision' takes one of float32, bfloat16"),
         ("--task_mix=0.5", "option 'task_mix' takes a dict"),
         ("--task_mix={positve: 1}", "task_mix has no kind 'positve'; did you mean 'positive'"),

@@ -152,7 +152,7 @@ class Training:
             "seconds": seconds,
             "options": self._options(),
         }
-        save_tensors(path, tensors, about)
+        save_tensors(path, tensors, about, "give the same command again")
 
     def resume(self, path: Path) -> None:
         """Go on after the steps that `save` was called behind, as if nothing had happened.
@@ -162,7 +162,7 @@ class Training:
         DPRError
             If those were steps of a training with other options, or as `load_tensors`.
         """
-        tensors, about = load_tensors(path)
+        tensors, about = load_tensors(path, "delete it to begin anew")
         own = self._options()
         other = [name for name in own if about["options"].get(name) != own[name]]
         if other:

@@ -98,12 +98,12 @@ class RecBoleLoop:
             "points": self.points,
             **drawn_by_recbole(),
         }
-        save_tensors(self.file, tensors, about)
+        save_tensors(self.file, tensors, about, "give the same command again")
 
     def go_on(self) -> None:
         """Take up a saved progress."""
         trainer = self.side.trainer
-        tensors, about = load_tensors(self.file)
+        tensors, about = load_tensors(self.file, "delete it to begin anew")
         load_weights(self.side.model, without_prefix("model.", tensors), self.file)
         restore_optimizer(trainer.optimizer, without_prefix("optimizer.", tensors))
         restore_random_state(without_prefix("rng.", tensors))

@@ -113,7 +113,7 @@ class PromptDataset(CheckedDataset):
         if unknown:
             raise DPRError(
                 f"an interaction of {self.dataset_name} came with the prompt {unknown[0]!r}, which {path} "
-                "does not hold"
+                "does not hold (an empty cell is no prompt)"
             )
         many = int((self.inter_feat[LOGGED_FIELD] > 0).sum())
         self.logger.info(

@@ -127,6 +127,14 @@ def load_data(config: Any) -> Splits:
     # RecBole's words for options that do not go together, or leave nothing.
     except (ValueError, NotImplementedError) as error:
         raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
+    except (
+        KeyError,
+        AttributeError,
+    ) as error:  # its options that name columns or tables that are not there
+        reason = f"{type(error).__name__}: {error}"
+        raise DPRError(
+            f"{config['dataset']} cannot be read as the options say: {reason}"
+        ) from error
     if not len(splits[1]):
         raise DPRError(
             f"no user of {config['dataset']} has enough interactions for the validation split: "

@@ -94,7 +94,17 @@ class PhraseFile:
                     word = kept_out(pattern) if phrases == "train" else None
                     if word:
                         self._fail(f"{entry} holds '{word[0]}', which held_out keeps out of train")
+        self._check_optional(found)
         return found
+
+    def _check_optional(self, found: Mapping[tuple[str, str], list[str]]) -> None:
+        """Who is asked in these phrases is asked all kinds of prompts."""
+        lacking = [kind for kind in NEEDED if not found[kind, OPTIONAL]]
+        if lacking and len(lacking) < len(NEEDED):
+            self._fail(
+                f"{lacking[0]}.{OPTIONAL} holds no pattern, where other kinds have some: write at least one, or "
+                f"none of {OPTIONAL} at all"
+            )
 
     def names(self, values: Sequence[str]) -> tuple[list[Name], dict[str, list[list[Name]]]]:
         """The readable name of each value, and its synonyms by split."""

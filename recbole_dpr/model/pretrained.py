@@ -133,7 +133,7 @@ def save_reader(
 
     Raises
     ------
-    OSError
+    DPRError
         If it cannot be written.
     """
     weights = dict(reader.state_dict())
@@ -141,5 +141,8 @@ def save_reader(
         weights |= {f"{LORA}{name}{UP}": up, f"{LORA}{name}{DOWN}": down}
     halved = {name: weight.detach().half().contiguous() for name, weight in weights.items()}
     told = {key: text for key, text in ((ENCODER, encoder), (WEIGHTS, weights_hash)) if text}
-    with replacing(path) as temporary:
-        save_file(halved, temporary, told or None)
+    try:
+        with replacing(path) as temporary:
+            save_file(halved, temporary, told or None)
+    except (OSError, SafetensorError) as error:
+        raise DPRError(f"the reader cannot be written to {path}: {error}") from error

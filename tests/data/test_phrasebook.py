@@ -266,6 +266,11 @@ def changed(kind, phrases, *patterns):
         (["a", "list"], "the file must hold"),
         (without("negative"), "negative.train holds no pattern"),
         (without("neutral", "unseen"), "neutral.unseen holds no pattern"),
+        (
+            changed("positive", "hard", "nothing but {value}"),
+            "negative.hard holds no pattern, where",
+        ),
+        (changed("negative", "hard", "{value} is out"), "positive.hard holds no pattern, where"),
         ({**SMALL, "positve": {}}, "unknown key 'positve'; did you mean 'positive'"),
         ({**SMALL, "positive": {"training": []}}, "unknown key 'training'; did you mean 'train'"),
         ({**SMALL, "positive": {"train": "I want {value}"}}, "positive.train must be a list"),

@@ -172,7 +172,10 @@ def test_beauty_names_no_value_that_the_data_lack():
 def test_names_and_synonyms_take_their_article_and_their_plural(name, values, form):
     slot = "{a value}" if form == "one" else "{values}"
     content = read_yaml(FOLDER / f"{name}.yaml")
-    content["positive"] = {"train": [slot], "unseen": [f"unseen {slot}"]}
+    content["positive"] = {
+        "train": [slot],
+        **{phrases: [f"{phrases} {slot}"] for phrases in ("unseen", "hard")},
+    }
     rough = dict.fromkeys(CHANCES, 0.0)
     rng = np.random.default_rng(0)
     for synonym in (0.0, 1.0):

@@ -159,6 +159,16 @@ def test_a_run_is_measured_in_another_precision(trained_run, precision):
     assert found["tasks"].keys() == trained_run["tasks"].keys()
 
 
+def test_what_no_measurement_hears_is_said(trained_run, caplog):
+    given = {"text_batch_size": 8, "compare": ["post_filter_20"]}
+    quick_start.load_data_and_model(trained_run["run_dir"], config_dict=given)
+    assert "text_batch_size=8 does nothing: DPR has the encoder of its run" in caplog.text
+    caplog.clear()
+    given["compare"] = ["semantic"]
+    quick_start.load_data_and_model(trained_run["run_dir"], config_dict=given)
+    assert "does nothing" not in caplog.text
+
+
 def test_a_reader_that_cannot_be_taken_is_refused(trained_run, tiny_options):
     with pytest.raises(DPRError, match="a trained reader is learned in training"):
         recbole_dpr.load(trained_run["run_dir"], reader="trained")
