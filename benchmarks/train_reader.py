@@ -7,7 +7,7 @@ Every step reads sentences made afresh (benchmarks/reader/): two thirds about fi
 one third about values of many domains, of which a prompt sees the ones that it speaks of among others drawn at random.
 Half of what is said are whole utterances. The unseen and hard phrases of the phrasebooks, and the idioms, implied wishes and utterances kept out, are only measured. The shipped
 one takes an hour on one CPU thread; nothing is downloaded. A training that was cut off goes on when the same command is given
-again, after the last measurement (FILE.resume keeps it until the end).
+again, after the last measurement (a file beside the reader's, which ends in .resume, keeps it until the end).
 """
 
 from __future__ import annotations

@@ -211,6 +211,12 @@ def test_a_killed_training_goes_on_to_the_same_reader(tmp_path, monkeypatch, cap
     assert not same_weights(parts, whole)
     with pytest.raises(DPRError, match="of a training with another --seed, 2021"):
         train(parts, 0, "--seed=1")
+    progress = parts.with_suffix(".resume")
+    saved = progress.read_bytes()
+    progress.write_bytes(saved[:-100])
+    with pytest.raises(DPRError, match=r"is damaged .*: delete it to begin anew"):
+        train(parts)
+    progress.write_bytes(saved)
     capsys.readouterr()
     train(parts)
     assert "going on after step 4" in capsys.readouterr().out

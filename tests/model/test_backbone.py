@@ -167,6 +167,12 @@ def test_a_missing_feature_is_said_with_the_option_to_set(tiny_config, name, opt
     assert "\n" not in str(caught.value)
 
 
+def test_sizes_that_a_backbone_cannot_take_are_said_in_a_line(tiny_config):
+    config = tiny_config("FEARec", n_layers=1)
+    with pytest.raises(DPRError, match="FEARec cannot be built on tiny: ZeroDivisionError"):
+        recbole_model(config, load_data(config).train)
+
+
 @pytest.mark.parametrize("name", ["KSR", "GRU4RecKG"])
 def test_a_missing_knowledge_graph_is_said_with_the_options_to_set(tiny_config, name):
     with pytest.raises(DPRError, match=r"tiny\.kg; .*set additional_feat_suffix"):
