@@ -32,7 +32,8 @@ def hears_wishes_alone(prompts):
     def read(ids):
         return prompts.include[ids], torch.zeros(len(ids), 2).bool()
 
-    return SimpleNamespace(read_prompts=read)
+    reader = SimpleNamespace(precision=torch.bfloat16)
+    return SimpleNamespace(read_prompts=read, reader=reader)
 
 
 def test_the_share_read_exactly_right_and_what_is_not(prompts):
@@ -45,6 +46,7 @@ def test_the_share_read_exactly_right_and_what_is_not(prompts):
         task("logged", "logged", 2),
     ]
     found = reading(hears_wishes_alone(prompts), tasks, prompts, VALUES)
+    assert found["arithmetic"] == "bfloat16"
     assert found["exact"] == {
         "tasks": {"positive": 1.0, "compound": 0.25},
         "tasks_hard_phrases": {"negative": 0.0},
