@@ -124,14 +124,10 @@ def load_data(config: Any) -> Splits:
         splits = dataset.build()
     except DPRError:
         raise
-    # RecBole's words for options that do not go together, or leave nothing.
-    except (ValueError, NotImplementedError) as error:
-        raise DPRError(f"{config['dataset']} cannot be read as the options say: {error}") from error
-    except (
-        KeyError,
-        AttributeError,
-    ) as error:  # its options that name columns or tables that are not there
-        reason = f"{type(error).__name__}: {error}"
+    # RecBole's words for options that do not go together, or leave nothing; its stumbling over columns that are not there.
+    except (ValueError, NotImplementedError, KeyError, AttributeError) as error:
+        stumbled = isinstance(error, (KeyError, AttributeError))
+        reason = f"{type(error).__name__}: {error}" if stumbled else error
         raise DPRError(
             f"{config['dataset']} cannot be read as the options say: {reason}"
         ) from error

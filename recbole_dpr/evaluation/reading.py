@@ -40,7 +40,8 @@ def reading(
     Returns
     -------
     dict
-        ``arithmetic``: the `PromptReader.precision`; ``exact``: share of the prompts read exactly right, by part of metrics.json and task;
+        ``arithmetic``: the `PromptReader.precision`; ``exact``: share of the prompts read exactly right, by part
+        of metrics.json and task;
         ``misread``: a few unseen or logged prompts that are not, each with ``task``, ``prompt``, ``meant`` and
         ``read``, the last two as ``{"include": [value, ...], "exclude": [...]}``; ``hard_values``: those that
         are misread in most of these that mean them, the worst first.

@@ -223,9 +223,8 @@ class DPR(SequentialRecommender):
         Rows with an empty intent keep the backbone's scores bit for bit.
         """
         if not (self.strength and bool(include.any() | exclude.any())):
-            return self.backbone_scores(
-                interaction
-            )  # most backbones run once more for their states
+            # Most backbones would run once more for their states.
+            return self.backbone_scores(interaction)
         parts = (self.backbone, self.semantic, self.fusion)
         weights = stamp(w for part in parts for w in (*part.parameters(), *part.buffers()))
         steered = self._steered.get(weights, lambda: Steered(self))

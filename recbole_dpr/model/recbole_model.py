@@ -21,6 +21,12 @@ FEATURE_OPTIONS = ("selected_features", "item_attribute")
 # Options for the length of the vectors that knowledge models preload; the first that a model has counts.
 VECTOR_SIZES = ("kg_embedding_size", "embedding_size")
 
+# What RecBole's classes raise where options or columns are not what they need.
+BUILD_ERRORS = (
+    *(KeyError, TypeError, AttributeError, ValueError),
+    *(ArithmeticError, AssertionError, RuntimeError),
+)
+
 
 def recbole_model(config: Any, dataset: PromptDataset | Catalogue) -> SequentialRecommender:
     """Build the backbone of a config, on its device, its first position vectors as long as ``position_range`` says.
@@ -39,10 +45,7 @@ def recbole_model(config: Any, dataset: PromptDataset | Catalogue) -> Sequential
         model: SequentialRecommender = config.model_class(config, source)
     except DPRError:
         raise
-    except (
-        *(KeyError, TypeError, AttributeError, ValueError),
-        *(ArithmeticError, AssertionError, RuntimeError),
-    ) as error:
+    except BUILD_ERRORS as error:
         raise DPRError(
             f"{config['model']} cannot be built on {config['dataset']}: "
             f"{type(error).__name__}: {error}; see RecBole's documentation for what it needs"

@@ -250,7 +250,8 @@ def test_scores_follow_the_weights(built, part):
     assert torch.equal(model.steered_scores(batch, include, exclude), before)
     part = getattr(model, part)
     for weight in (*part.parameters(), *part.buffers()):
-        weight.mul_(1.5) if weight.is_floating_point() else None
+        if weight.is_floating_point():
+            weight.mul_(1.5)
     after = model.steered_scores(batch, include, exclude)
     model._steered = Kept()
     assert torch.equal(model.steered_scores(batch, include, exclude), after)
